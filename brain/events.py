@@ -1,0 +1,296 @@
+"""What passes between the parts of a run, what it streams and what it records: plain types, no behaviour.
+
+Messages are the chat-completions dictionaries as they go over the wire, so that a history is stored, sent and read
+without a conversion. This module knows nothing of models, tools or loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from specialists import Attempt, Cost, Outcome
+
+if TYPE_CHECKING:
+    from .results import RunResult
+
+__all__ = [
+    "AttemptMade",
+    "ChatModel",
+    "Done",
+    "Message",
+    "ModelRequest",
+    "ModelResponse",
+    "PendingApproval",
+    "Plan",
+    "PlanStep",
+    "RunEvent",
+    "TextDelta",
+    "TokenUsage",
+    "ToolAnswered",
+    "ToolCall",
+    "ToolCalled",
+    "ToolSchema",
+    "Turn",
+    "WireAttempt",
+]
+
+Message: TypeAlias = dict[str, Any]
+"""One chat-completions message: ``{"role": ..., "content": ..., ...}``."""
+
+UsageSource = Literal["provider", "estimated", "absent"]
+WireOutcome = Literal[
+    "ok",
+    "rate_limited",
+    "timeout",
+    "unreachable",
+    "server_error",
+    "authentication",
+    "context_overflow",
+    "rejected",
+    "protocol",
+    "stream_cut",
+    "cancelled",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSchema:
+    """A tool as a model sees it. ``parameters`` and ``returns`` are JSON schemas (``returns``: ``None`` if unknown)."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    returns: Mapping[str, Any] | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """As chat completions write it."""
+        return {
+            "type": "function",
+            "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's wish to call a tool. ``arguments`` is the raw JSON text as the model wrote it, not yet checked."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens of one model call. ``None`` is unknown. ``output`` includes ``reasoning``; ``input`` includes both caches.
+
+    ``source``: ``provider`` (the endpoint said so), ``estimated`` (conservatively, by us, because the endpoint's
+    figures were missing or absurd) or ``absent`` (nothing is known).
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    source: UsageSource = "absent"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "input": self.input,
+            "output": self.output,
+            "cache_read": self.cache_read,
+            "cache_write": self.cache_write,
+            "reasoning": self.reasoning,
+            "source": self.source,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class WireAttempt:
+    """One request that left for an endpoint; every retry is one more."""
+
+    id: str
+    model: str
+    """The model asked for."""
+    endpoint: str
+    """Origin only (scheme, host, port): no path, no query, no key."""
+    outcome: WireOutcome
+    seconds: float
+    cost: Cost
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    status: int | None = None
+    """HTTP status; ``None`` when no answer came."""
+    answered_model: str | None = None
+    """The model that answered, in its own words."""
+    reason: str | None = None
+    """One sentence for anything but ``ok``."""
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "id": self.id,
+            "model": self.model,
+            "answered_model": self.answered_model,
+            "endpoint": self.endpoint,
+            "outcome": self.outcome,
+            "status": self.status,
+            "seconds": self.seconds,
+            "usage": self.usage.to_json(),
+            "cost": self.cost.to_json(),
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One question to a chat model."""
+
+    messages: Sequence[Message]
+    tools: Sequence[ToolSchema] = ()
+    output_schema: Mapping[str, Any] | None = None
+    """A JSON schema the answer's text must fit (sent as ``response_format``), or ``None`` for free text."""
+    output_name: str = "answer"
+    deadline: float | None = None
+    """Point on :func:`time.monotonic` after which no answer is of use."""
+    max_output_tokens: int | None = None
+    """Overrides the model's own limit when lower."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One call of a plan. ``references`` maps a parameter's name to the index of the earlier step whose value it is."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    references: Mapping[str, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = [f"{name}={_short(value)}" for name, value in self.arguments.items()]
+        parts += [f"{name}=#{index + 1}" for name, index in self.references.items()]
+        return f"{self.tool}({', '.join(parts)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the built-in planner decided: the steps in order, or none and the ``reason``.
+
+    ``score`` (0 .. 1) is how well the best tool fits the request, before any threshold.
+    """
+
+    steps: tuple[PlanStep, ...]
+    score: float
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return " -> ".join(str(step) for step in self.steps) if self.steps else f"abstain: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelResponse:
+    """A chat model's answer: text, or tool calls, or (from the built-in planner only) an abstention."""
+
+    text: str | None
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: str | None = None
+    model: str | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    abstention: str | None = None
+    """The reason why the planner has no plan. A language model never sets it."""
+    value_of: str | None = None
+    """Id of the tool call whose typed value is the answer; set by the built-in planner only."""
+
+
+class ChatModel(Protocol):
+    """The one method a brain needs of a model. An implementation is safe for concurrent calls from any event loop."""
+
+    @property
+    def name(self) -> str:
+        """Shown in receipts, for example ``openai:gpt-5-mini``."""
+
+    async def ask(
+        self,
+        request: ModelRequest,
+        *,
+        on_attempt: Callable[[WireAttempt], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> ModelResponse:
+        """Answer ``request``.
+
+        ``on_attempt`` is called as each wire attempt ends, whatever its end (also when cancelled), so that no
+        attempt is lost to an exception. With ``on_text`` the answer is streamed and the text handed over in pieces.
+        Raises :class:`brain.errors.ModelError`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One of the brain's own model calls."""
+
+    model: str
+    seconds: float
+    usage: TokenUsage
+    cost: Cost
+    tool_calls: tuple[ToolCall, ...]
+    wire_attempts: tuple[WireAttempt, ...]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingApproval:
+    """A tool call that waits for a person."""
+
+    id: str
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the model's text."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """A checked call is about to run."""
+
+    id: str
+    tool: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptMade:
+    """One rung of the ladder was tried for call ``id``."""
+
+    id: str
+    tool: str
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswered:
+    """A call has ended, accepted or not."""
+
+    id: str
+    tool: str
+    outcome: Outcome[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event of a run that ended well."""
+
+    result: RunResult[Any]
+
+
+RunEvent: TypeAlias = TextDelta | ToolCalled | AttemptMade | ToolAnswered | Done
+
+
+def _short(value: Any, limit: int = 40) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,94 @@
+"""API keys: held so that no repr, log, error or pickle shows them, and struck out of what an endpoint sends back.
+
+This module knows nothing of models, endpoints or HTTP; it knows strings that must not be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import weakref
+from typing import NoReturn
+from urllib.parse import quote
+
+__all__ = ["Secret", "redact", "redact_logs"]
+
+HIDDEN = "[key]"
+
+_known: weakref.WeakSet[Secret] = weakref.WeakSet()
+
+
+class Secret:
+    """A string whose repr, format and pickle do not contain it. :meth:`reveal` gives it to the one who sends it."""
+
+    __slots__ = ("__weakref__", "_forms", "_text")
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        # The ways a key comes back inside JSON, a URL or a repr; longest first, so that no form leaves a tail of another.
+        forms = {text, json.dumps(text)[1:-1], repr(text)[1:-1], quote(text, safe=""), quote(text)}
+        self._forms = tuple(sorted(forms, key=len, reverse=True))
+        # A key of a few letters ("x", "none") is no secret, and striking it out would shred every message.
+        if len(text) >= 6:
+            _known.add(self)
+
+    def reveal(self) -> str:
+        """The key itself."""
+        return self._text
+
+    def hide_in(self, text: str) -> str:
+        """``text`` with every form of the key struck out."""
+        if len(self._text) < 6:
+            return text
+        for form in self._forms:
+            text = text.replace(form, HIDDEN)
+        return text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an API key is not pickled; the model that is unpickled reads its key from the environment")
+
+
+def redact(text: str) -> str:
+    """``text`` without any key this process knows."""
+    for secret in tuple(_known):
+        text = secret.hide_in(text)
+    return text
+
+
+class _KeyFilter(logging.Filter):
+    """Strikes keys out of records of loggers that are not ours but write what an endpoint sent."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except Exception:  # a record whose arguments do not fit is the writer's mistake; logging reports it itself
+            return True
+        hidden = redact(message)
+        if hidden != message:
+            record.msg, record.args = hidden, None
+        return True
+
+
+# httpcore2 writes the response headers at DEBUG, and an endpoint may echo the key in one of them.
+_LOGGERS = (
+    "httpx2",
+    "httpcore2.connection",
+    "httpcore2.http11",
+    "httpcore2.http2",
+    "openai",
+    "openai._base_client",
+    "openai._response",
+    "openai._legacy_response",
+)
+_filter = _KeyFilter()
+
+
+def redact_logs() -> None:
+    """Put the key filter on the loggers of the HTTP libraries (a filter is added only once). Levels stay as they are."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_filter)
+
+

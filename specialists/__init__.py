@@ -1,0 +1,72 @@
+"""Small models, each good at one thing, served in this process, with every answer checked.
+
+A specialist, its ladder and its card are useful without any brain; this package knows nothing of language models.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from .card import Card, read_card
+from .climb import Hooks, LadderRung, Question, Rung
+from .costs import Cost
+from .define import Answer, Classification, Effort, Specialist, specialist
+from .errors import (
+    CannotAnswer,
+    CardError,
+    DefinitionError,
+    InvalidAnswer,
+    InvalidArguments,
+    MissingRuntime,
+    ModelFailed,
+    ModelRejected,
+    SpecialistError,
+    UnknownSpecialist,
+    UntrustedFolder,
+)
+from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
+from .onnx import OnnxModel
+from .registry import load, names
+from .verifiers import Verdict, Verifier
+
+__all__ = [
+    "Answer",
+    "Attempt",
+    "CannotAnswer",
+    "Card",
+    "CardError",
+    "Classification",
+    "Cost",
+    "DefinitionError",
+    "Effort",
+    "Hooks",
+    "InvalidAnswer",
+    "InvalidArguments",
+    "LadderRung",
+    "MissingRuntime",
+    "ModelFailed",
+    "ModelRejected",
+    "OnnxModel",
+    "Outcome",
+    "Policy",
+    "Question",
+    "Rung",
+    "RungPolicy",
+    "Specialist",
+    "SpecialistError",
+    "UnknownSpecialist",
+    "UntrustedFolder",
+    "Verdict",
+    "Verifier",
+    "decide",
+    "load",
+    "names",
+    "read_card",
+    "replay",
+    "specialist",
+]
+
+DISTRIBUTION = "brain-specialists"
+"""How ``brain`` knows that the package ``specialists`` it finds is this one."""
+
+logging.getLogger("specialists").addHandler(logging.NullHandler())

@@ -1,0 +1,126 @@
+"""``specialist.toml``: what a folder claims, with the hash of every file. It imports none of the folder's code.
+
+A hash proves that a file is the one the card was written for; it does not prove that the card can be trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import CardError, ModelRejected
+
+__all__ = ["CARD", "Card", "Measured", "file_hash", "listed_files", "read_card", "seal", "verify_files"]
+
+CARD = "specialist.toml"
+
+NOT_LISTED = {CARD, "certificate.json", "README.md"}
+"""The card cannot hold its own hash; the certificate names the digest of the rest; the README is prose."""
+
+_LITTER = re.compile(r"^(\..*|__pycache__|.*\.egg-info|build|dist)$")
+
+
+class Measured(BaseModel):
+    """One measured figure, beside the command that makes it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str
+    value: float
+    n: int | None = None
+    on: str | None = None
+    command: str | None = None
+
+
+class Card(BaseModel):
+    """What ``specialist.toml`` says.
+
+    ``function`` and ``correct`` are ``module:name`` inside the folder. ``files`` maps each file's path inside the
+    folder to its sha256 in hex.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    version: str
+    description: str
+    license: str | None = None
+    function: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
+    correct: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = None
+    data: str | None = None
+    command: str | None = None
+    parameters: int | None = None
+    measured: tuple[Measured, ...] = ()
+    files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+
+
+def read_card(folder: Path) -> Card:
+    """Read the card of ``folder``. Raises :class:`CardError` when there is none or it is not a card."""
+    path = folder / CARD
+    if not folder.is_dir():
+        raise CardError(f"there is no folder {str(folder)!r}")
+    if not path.is_file():
+        raise CardError(f"the folder {str(folder)!r} has no {CARD}; `brain specialists new NAME` writes one to start from")
+    try:
+        data: dict[str, Any] = tomllib.loads(path.read_bytes().decode("utf-8"))
+        return Card.model_validate(data)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path} is not TOML: {error}") from None
+    except ValidationError as error:
+        from .signatures import problems_of
+
+        raise CardError(f"{path}: {'; '.join(problems_of(error))}") from None
+
+
+def file_hash(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def listed_files(folder: Path) -> Iterator[str]:
+    """Paths inside ``folder`` whose hash belongs in the card, sorted, with ``/`` on every system."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        if path.is_dir() or any(_LITTER.match(part) for part in parts) or (len(parts) == 1 and parts[0] in NOT_LISTED):
+            continue
+        yield "/".join(parts)
+
+
+def verify_files(folder: Path, card: Card) -> None:
+    """Check that the folder holds the listed files with the listed hashes, and no others.
+
+    Raises :class:`ModelRejected` that names the first file that differs.
+    """
+    present = set(listed_files(folder))
+    remedy = f"get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
+    for name in sorted(card.files):
+        if name not in present:
+            raise ModelRejected(f"{card.name}: the card lists {name!r}, which is not in the folder; {remedy}")
+        path = folder / name
+        if path.is_symlink():
+            raise ModelRejected(f"{card.name}: {name!r} is a link, and a link can be pointed elsewhere; {remedy}")
+        if file_hash(path) != card.files[name]:
+            raise ModelRejected(f"{card.name}: {name!r} is not the file the card names (its sha256 differs); {remedy}")
+    unlisted = sorted(present - set(card.files))
+    if unlisted:
+        raise ModelRejected(f"{card.name}: {unlisted[0]!r} is not listed in the card; {remedy}")
+
+
+def seal(folder: Path) -> Card:
+    """Write the hashes of the folder's files into its card, and return it. The rest of the card stays as it is."""
+    read_card(folder)
+    path = folder / CARD
+    head = path.read_text("utf-8").split("\n[files]\n")[0].rstrip("\n")
+    if re.search(r"^\[files\]", head, re.MULTILINE):
+        raise CardError(f"{path}: the table [files] must stand last, after an empty line")
+    lines = [f'"{name}" = "{file_hash(folder / name)}"' for name in listed_files(folder)]
+    path.write_text("\n".join([head, "", "[files]", *lines, ""]), "utf-8")
+    return read_card(folder)

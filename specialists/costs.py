@@ -1,0 +1,86 @@
+"""What an attempt cost: an interval with a status, because an unknown price is not zero.
+
+This module knows nothing of prices, currencies but one (US dollars) or budgets; it only adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Literal
+
+__all__ = ["Cost"]
+
+CostStatus = Literal["exact", "bounded", "unpriced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Money in US dollars, between ``low`` and ``high``.
+
+    ``exact``: both are the amount. ``bounded``: the amount lies between them. ``unpriced``: at least ``low`` was
+    spent and nobody knows how much more, so ``high`` is ``None``.
+
+    Build one with :meth:`exact`, :meth:`bounded` or :meth:`unpriced`; add them with ``+`` or :meth:`total`.
+    """
+
+    low: Decimal
+    high: Decimal | None
+    status: CostStatus
+
+    @classmethod
+    def exact(cls, amount: Decimal | int | str) -> Cost:
+        """A known amount. Floats are refused (``TypeError``): money is never a float here."""
+        value = _decimal(amount)
+        return cls(value, value, "exact")
+
+    @classmethod
+    def bounded(cls, low: Decimal | int | str, high: Decimal | int | str) -> Cost:
+        """An amount known to lie in ``low .. high``. Raises ``ValueError`` when ``high < low``."""
+        first, last = _decimal(low), _decimal(high)
+        if last < first:
+            raise ValueError(f"a cost cannot lie between {first} and {last}")
+        return cls(first, last, "exact" if first == last else "bounded")
+
+    @classmethod
+    def unpriced(cls, low: Decimal | int | str = 0) -> Cost:
+        """Something was spent and has no price."""
+        return cls(_decimal(low), None, "unpriced")
+
+    @classmethod
+    def total(cls, costs: Iterable[Cost]) -> Cost:
+        """The sum; one unpriced part makes the whole unpriced. The sum of nothing is exactly zero."""
+        result = cls.exact(0)
+        for cost in costs:
+            result = result + cost
+        return result
+
+    def __add__(self, other: Cost) -> Cost:
+        low = self.low + other.low
+        if self.high is None or other.high is None:
+            return Cost.unpriced(low)
+        return Cost.bounded(low, self.high + other.high)
+
+    def __str__(self) -> str:
+        if self.status == "exact":
+            return f"${self.low:f}"
+        if self.high is None:
+            return f"unpriced (at least ${self.low:f})" if self.low else "unpriced"
+        return f"${self.low:f} to ${self.high:f}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Amounts as strings, so that no digit is lost."""
+        return {"low": str(self.low), "high": None if self.high is None else str(self.high), "status": self.status}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Cost:
+        """The inverse of :meth:`to_json`."""
+        high = data["high"]
+        return cls(Decimal(data["low"]), None if high is None else Decimal(high), data["status"])
+
+
+def _decimal(amount: Decimal | int | str) -> Decimal:
+    if isinstance(amount, float):
+        raise TypeError("money is a Decimal, an int or a string of digits, never a float")
+    return Decimal(amount)

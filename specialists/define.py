@@ -1,0 +1,352 @@
+"""``@specialist``: a typed function around a small model, with its verifier, floor, time limit and ladder.
+
+A specialist can be called, solved and tested by itself: no brain, no key, no registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, overload
+
+from pydantic import BaseModel, PydanticUserError, TypeAdapter
+
+from .climb import Hooks, LadderRung, Question, climb
+from .errors import CannotAnswer, DefinitionError, InvalidAnswer
+from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
+from .loops import run_in_thread, run_sync
+from .metering import CpuMeter, current_meter, metered
+from .signatures import Signature, check_answer
+from .verifiers import Verifier, run_verifier
+
+__all__ = ["Answer", "Classification", "Effort", "Specialist", "specialist"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[T]):
+    """What a specialist's function returns: the value, how sure it is (0 .. 1) and how many steps it took.
+
+    ``None`` is unknown.
+    """
+
+    value: T
+    confidence: float | None = None
+    steps: int | None = None
+
+
+class Classification(BaseModel):
+    """The answer of a classifier."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How hard to think. A parameter with this type is filled in by the ladder and absent from the schema.
+
+    ``max_steps``: how many steps this rung may take; ``None``: as many as the function thinks fit. ``deadline``: a
+    point on :func:`time.monotonic` after which the answer is thrown away; return the best one before.
+    """
+
+    max_steps: int | None = None
+    deadline: float | None = None
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, never negative; ``None`` without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class Specialist(Generic[P, T]):
+    """A typed function with a ladder. Made by :func:`specialist`; immutable and safe for concurrent calls.
+
+    ``await s(...)`` gives the function's own answer, unchecked. ``await s.solve(...)`` climbs the local rungs and
+    gives an :class:`Outcome`; ``s.solve_sync(...)`` is its twin.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        verify: Verifier | None = None,
+        sound: bool = False,
+        complete: bool = False,
+        min_confidence: float | None = None,
+        timeout: float | None = None,
+        steps: tuple[int, ...] = (),
+        next: Specialist[..., Any] | None = None,
+    ) -> None:
+        self.signature = Signature(function, injected=lambda hint: hint is Effort)
+        self.function = function
+        self.name = name or self.signature.name
+        self.description = description or self.signature.description
+        self.verify = verify
+        self.sound = sound
+        self.complete = complete
+        self.min_confidence = min_confidence
+        self.timeout = timeout
+        self.steps = tuple(steps)
+        self.next = next
+        self.__name__ = self.name
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+        self._check_declaration()
+        self.answer_type = _answer_type(self.signature.returns)
+        try:
+            self.answers: TypeAdapter[Any] = TypeAdapter(self.answer_type)
+            self.returns: dict[str, Any] = self.answers.json_schema()
+        except PydanticUserError as error:
+            raise DefinitionError(f"{self.name}: its answer's type cannot be checked: {error}") from None
+
+    def _check_declaration(self) -> None:
+        if (self.sound or self.complete) and self.verify is None:
+            raise DefinitionError(f"{self.name}: sound and complete are said of a verifier, and there is none")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise DefinitionError(f"{self.name}: min_confidence is a probability, not {self.min_confidence}")
+        if self.timeout is not None and not self.timeout > 0:
+            raise DefinitionError(f"{self.name}: timeout is in seconds and positive, not {self.timeout}")
+        if list(self.steps) != sorted(set(self.steps)) or any(step < 1 for step in self.steps):
+            raise DefinitionError(f"{self.name}: steps are growing positive numbers, one per rung, not {self.steps}")
+        if self.steps and not self.signature.injected_names:
+            raise DefinitionError(f"{self.name}: steps are of use only to a function with a parameter of type Effort")
+
+    def __repr__(self) -> str:
+        return f"<specialist {self.name}>"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON schema of the arguments."""
+        return self.signature.schema
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
+        """The function's own answer, unchecked by any verifier. Raises :class:`InvalidArguments`."""
+        given = {name: kwargs[name] for name in self.signature.injected_names if name in kwargs}
+        effort = given.popitem()[1] if given else Effort()
+        return cast("Answer[T]", await self._answer(self.signature.bind(*args, **kwargs), cast(Effort, effort)))
+
+    async def solve(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """Climb the local rungs. Raises :class:`InvalidArguments`; everything else is in the outcome."""
+        return await self.climb(self.signature.bind(*args, **kwargs))
+
+    def solve_sync(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """:meth:`solve` for callers without an event loop. Raises ``RuntimeError`` on one that runs."""
+        return run_sync(lambda: self.solve(*args, **kwargs))
+
+    async def climb(
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        accept: AcceptLevel = "confident",
+        deadline: float | None = None,
+        hooks: Hooks | None = None,
+        above: tuple[LadderRung, ...] = (),
+        max_steps: int | None = None,
+    ) -> Outcome[T]:
+        """Climb with checked arguments: the local rungs, then the rungs ``above`` (a brain adds the big model).
+
+        ``max_steps`` caps the steps of every rung.
+        """
+        from dataclasses import replace
+
+        rungs = (*self.ladder(max_steps=max_steps), *above)
+        outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks)
+        return replace(outcome, tool=self.name)
+
+    def ladder(self, *, max_steps: int | None = None) -> tuple[LadderRung, ...]:
+        """The local rungs in order: this specialist, more steps of it, the next specialists."""
+        first, *more = self.steps or (None,)
+        rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps))]
+        for index, steps in enumerate(more):
+            if max_steps is not None and (first or 0) >= max_steps:
+                break
+            name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
+            rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps)))
+        seen, other = {self.name}, self.next
+        while other is not None and other.name not in seen:
+            rungs.append(self._rung(f"next:{other.name}", "next", other, _least((other.steps or (None,))[-1], max_steps)))
+            seen.add(other.name)
+            other = other.next
+        return tuple(rungs)
+
+    async def check(self, arguments: Mapping[str, Any], attempt: Attempt) -> Attempt:
+        """``attempt`` with the verdict of this specialist's verifier on its value, if there is one."""
+        from dataclasses import replace
+
+        if self.verify is None or attempt.outcome != "answered":
+            return attempt
+        return replace(attempt, verdict=await run_verifier(self.verify, arguments, attempt.value))
+
+    def _rung(self, name: str, kind: Any, who: Specialist[..., Any], max_steps: int | None) -> LadderRung:
+        # The same typed question has the same check, whoever answers it; who has none brings his own.
+        judge = self if self.verify is not None else who
+        policy = RungPolicy(
+            name=name,
+            kind=kind,
+            min_confidence=who.min_confidence,
+            sound=judge.sound,
+            complete=judge.complete,
+            checked=judge.verify is not None or who.min_confidence is not None,
+        )
+
+        async def run(question: Question) -> Attempt:
+            return await who._attempt(name, question, max_steps, judge, self.answers)
+
+        return LadderRung(policy, run)
+
+    async def _attempt(
+        self,
+        rung: str,
+        question: Question,
+        max_steps: int | None,
+        judge: Specialist[..., Any],
+        answers: TypeAdapter[Any],
+    ) -> Attempt:
+        start = time.perf_counter()
+        meter = CpuMeter()
+        token = current_meter.set(meter)
+        limits = [limit for limit in (self.timeout, question.remaining()) if limit is not None]
+        limit = min(limits, default=None)
+        effort = Effort(max_steps, None if limit is None else time.monotonic() + limit)
+        fields: dict[str, Any]
+        try:
+            async with asyncio.timeout(limit) as timer:
+                answer = await metered(self._answer(question.arguments, effort), meter)
+                value = check_answer(answers, answer.value, self.name)
+                verdict = None
+                if judge.verify is not None:
+                    verdict = await metered(run_verifier(judge.verify, question.arguments, value), meter)
+            fields = {"outcome": "answered", "value": value, "verdict": verdict}
+            fields |= {"confidence": _probability(answer.confidence, self.name), "steps": answer.steps}
+        except CannotAnswer as error:
+            fields = {"outcome": "cannot", "reason": str(error) or "it has no answer"}
+        except InvalidAnswer as error:
+            fields = {"outcome": "invalid", "reason": str(error)}
+        except TimeoutError as error:
+            if not timer.expired():
+                fields = {"outcome": "error", "reason": f"TimeoutError: {error}"}
+            else:
+                late = "" if inspect.iscoroutinefunction(self.function) else "; its thread runs on until it ends"
+                fields = {"outcome": "timeout", "reason": f"no answer within {limit:g} s{late}"}
+        except Exception as error:  # a specialist's function is other people's code: it becomes an attempt
+            fields = {"outcome": "error", "reason": f"{type(error).__name__}: {error}"}
+        finally:
+            current_meter.reset(token)
+        return Attempt(
+            rung=rung,
+            seconds=time.perf_counter() - start,
+            source=self.name,
+            cpu_seconds=meter.high,
+            cpu_seconds_low=meter.low,
+            **fields,
+        )
+
+    async def _answer(self, arguments: Mapping[str, Any], effort: Effort) -> Answer[Any]:
+        given = {**arguments, **dict.fromkeys(self.signature.injected_names, effort)}
+        if inspect.iscoroutinefunction(self.function):
+            result = await self.function(**given)
+        else:
+            result = await run_in_thread(self._in_thread, given)
+            if inspect.isawaitable(result):
+                result = await result
+        return result if isinstance(result, Answer) else Answer(result)
+
+    def _in_thread(self, given: dict[str, Any]) -> Any:
+        start = time.thread_time()
+        try:
+            return self.function(**given)
+        finally:
+            meter = current_meter.get()
+            if meter is not None:
+                meter.add(time.thread_time() - start)
+
+
+@overload
+def specialist(function: Callable[P, Awaitable[Answer[T]]], /) -> Specialist[P, T]: ...
+@overload
+def specialist(function: Callable[P, Answer[T]], /) -> Specialist[P, T]: ...
+@overload
+def specialist(function: Callable[P, Awaitable[T]], /) -> Specialist[P, T]: ...
+@overload
+def specialist(function: Callable[P, T], /) -> Specialist[P, T]: ...
+@overload
+def specialist(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    verify: Verifier | None = None,
+    sound: bool = False,
+    complete: bool = False,
+    min_confidence: float | None = None,
+    timeout: float | None = None,
+    steps: tuple[int, ...] = (),
+    next: Specialist[..., Any] | None = None,
+) -> _Decorator: ...
+def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
+    """Make a specialist of a typed function, sync or async; with or without arguments.
+
+    The function's types are the schema, its docstring the description. It returns a value, or an :class:`Answer`.
+
+    Args:
+        name: The specialist's name; by default the function's.
+        description: What it does, for whoever plans; by default the docstring.
+        verify: ``verify(arguments, value) -> Verdict``, sync or async.
+        sound: The verifier passes nothing wrong. Its pass then is a proof.
+        complete: The verifier fails nothing right.
+        min_confidence: The floor, 0 .. 1: an answer not proved right is accepted from here on.
+        timeout: Seconds for one attempt.
+        steps: For a function with a parameter of type :class:`Effort`: the steps of the first rung and of each
+            further one.
+        next: The specialist that is asked when this one's answer is not accepted.
+
+    Raises:
+        DefinitionError: when the function or what is declared of it cannot be used.
+    """
+    if function is None:
+        return lambda inner: Specialist(inner, **declared)
+    return Specialist(function, **declared)
+
+
+class _Decorator:
+    """The type of ``specialist(...)`` with arguments, for type checkers only."""
+
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[Answer[T]]], /) -> Specialist[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, Answer[T]], /) -> Specialist[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, Awaitable[T]], /) -> Specialist[P, T]: ...
+    @overload
+    def __call__(self, function: Callable[P, T], /) -> Specialist[P, T]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return Specialist(function)
+
+
+def _answer_type(annotation: Any) -> Any:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    if annotation is Answer:
+        return Any
+    if get_origin(annotation) is Answer:
+        return get_args(annotation)[0]
+    return annotation
+
+
+def _least(steps: int | None, cap: int | None) -> int | None:
+    return min((value for value in (steps, cap) if value is not None), default=None)
+
+
+def _probability(confidence: float | None, who: str) -> float | None:
+    if confidence is None:
+        return None
+    value = float(confidence)
+    if not math.isfinite(value) or not 0 <= value <= 1:
+        raise InvalidAnswer(f"{who} gave {value} as its confidence, which is not a probability")
+    return value

@@ -1,0 +1,82 @@
+"""What can go wrong with a specialist, as one tree.
+
+::
+
+    SpecialistError
+    ├── UnknownSpecialist         no bundled or installed specialist has this name
+    ├── CardError                 a folder without a card, or a card that does not say what it must
+    ├── UntrustedFolder           a folder whose code is not run before somebody trusts it
+    ├── DefinitionError           a function that cannot be a specialist (or a tool): types missing, floor out of range
+    ├── InvalidArguments          a call whose arguments do not fit the types
+    ├── InvalidAnswer             a function returned what it did not promise: wrong type, NaN
+    ├── ModelRejected             a model file that is missing, empty, unreadable or has another hash
+    ├── ModelFailed               the model ran and failed, or gave NaN, or was given inputs of a wrong shape
+    ├── MissingRuntime            onnxruntime is not installed; the message names the extras
+    └── CannotAnswer              raised by a specialist's own function: there is no answer, and why
+
+Each message is one sentence that names the thing and the remedy.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CannotAnswer",
+    "CardError",
+    "DefinitionError",
+    "InvalidAnswer",
+    "InvalidArguments",
+    "MissingRuntime",
+    "ModelFailed",
+    "ModelRejected",
+    "SpecialistError",
+    "UnknownSpecialist",
+    "UntrustedFolder",
+]
+
+
+class SpecialistError(Exception):
+    """The root of the tree."""
+
+
+class UnknownSpecialist(SpecialistError):
+    """No bundled or installed specialist has this name."""
+
+
+class CardError(SpecialistError):
+    """A folder without a card, or with one that does not say what it must."""
+
+
+class UntrustedFolder(SpecialistError):
+    """The folder's Python is not imported before somebody says ``trust=True``."""
+
+
+class DefinitionError(SpecialistError):
+    """A function that cannot be offered as a typed call."""
+
+
+class InvalidArguments(SpecialistError):
+    """The arguments do not fit the types of the call. ``problems`` holds one line per argument."""
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class InvalidAnswer(SpecialistError):
+    """A function, or a big model asked in its place, answered with something of another type, or with NaN."""
+
+
+class ModelRejected(SpecialistError):
+    """A model file that is missing, empty, unreadable, or not the one its card names."""
+
+
+class ModelFailed(SpecialistError):
+    """The model could not run on these inputs, or its output is not finite."""
+
+
+class MissingRuntime(SpecialistError):
+    """ONNX Runtime is not installed."""
+
+
+class CannotAnswer(SpecialistError):
+    """Raise it in a specialist's function to say that there is no answer; the message is the reason."""

@@ -1,0 +1,311 @@
+"""The ladder as a pure function: from a policy and the attempts so far to the next move.
+
+``decide`` reads no clock and draws no chance, so a logged outcome can be replayed and gives the same decisions. What
+runs the rungs is in :mod:`specialists.climb`; this module knows nothing of models, time or money.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from .costs import Cost
+from .verifiers import Verdict
+
+__all__ = [
+    "Abstain",
+    "Accept",
+    "Attempt",
+    "Climb",
+    "Decision",
+    "Outcome",
+    "Policy",
+    "RungPolicy",
+    "decide",
+    "replay",
+]
+
+T = TypeVar("T")
+
+AcceptLevel: TypeAlias = Literal["verified", "certified", "confident"]
+AcceptedBy: TypeAlias = Literal["verified", "certified", "confident", "unchecked"]
+AttemptOutcome: TypeAlias = Literal[
+    "answered",  # there is a value of the right type
+    "cannot",  # the rung says that it has no answer
+    "invalid",  # there was a value, of a wrong type or not finite
+    "error",  # the rung raised
+    "timeout",
+    "overloaded",
+    "refused",  # no room in a budget, or a hook said no
+    "cancelled",
+]
+RungKind: TypeAlias = Literal["specialist", "more_steps", "next", "big_model", "function"]
+
+FORMAT = 1
+"""Version of :meth:`Outcome.to_json`."""
+
+
+class _Jsonable(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try on one rung. ``None`` is unknown, never zero.
+
+    ``seconds`` is wall time; ``cpu_seconds`` is compute time on this machine, an upper bound when
+    ``cpu_seconds_low`` differs from it. ``source`` says who answered on this rung (a specialist's or a model's name).
+    ``wire_attempts`` are the requests that left the machine for it.
+    """
+
+    rung: str
+    outcome: AttemptOutcome
+    seconds: float
+    value: Any = None
+    confidence: float | None = None
+    verdict: Verdict | None = None
+    steps: int | None = None
+    reason: str | None = None
+    source: str | None = None
+    cpu_seconds: float | None = None
+    cpu_seconds_low: float | None = None
+    cost: Cost | None = None
+    wire_attempts: tuple[_Jsonable, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary with everything :func:`decide` reads, and what was paid."""
+        return {
+            "rung": self.rung,
+            "source": self.source,
+            "outcome": self.outcome,
+            "value": jsonable(self.value),
+            "confidence": self.confidence,
+            "verdict": None if self.verdict is None else self.verdict.status,
+            "verdict_reason": None if self.verdict is None else self.verdict.reason,
+            "steps": self.steps,
+            "reason": self.reason,
+            "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
+            "cpu_seconds_low": self.cpu_seconds_low,
+            "cost": None if self.cost is None else self.cost.to_json(),
+            "wire_attempts": [attempt.to_json() for attempt in self.wire_attempts],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Attempt:
+        """Read a logged attempt back; values stay as JSON, and wire attempts are not rebuilt."""
+        verdict = None if data["verdict"] is None else Verdict(data["verdict"], data.get("verdict_reason"))
+        cost = data.get("cost")
+        return cls(
+            rung=data["rung"],
+            outcome=data["outcome"],
+            seconds=data["seconds"],
+            value=data.get("value"),
+            confidence=data["confidence"],
+            verdict=verdict,
+            steps=data.get("steps"),
+            reason=data.get("reason"),
+            source=data.get("source"),
+            cpu_seconds=data.get("cpu_seconds"),
+            cpu_seconds_low=data.get("cpu_seconds_low"),
+            cost=None if cost is None else Cost.from_json(cost),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RungPolicy:
+    """What is known beforehand of one rung: by what its answers may be accepted.
+
+    ``checked`` says that the rung declares a verifier or a floor; an answer from a rung that declares neither has
+    nothing to be checked with.
+    """
+
+    name: str
+    kind: RungKind
+    min_confidence: float | None = None
+    sound: bool = False
+    complete: bool = False
+    checked: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "min_confidence": self.min_confidence,
+            "sound": self.sound,
+            "complete": self.complete,
+            "checked": self.checked,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rungs in order, and how much the application wants before it takes an answer."""
+
+    rungs: tuple[RungPolicy, ...]
+    accept: AcceptLevel = "confident"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"accept": self.accept, "rungs": [rung.to_json() for rung in self.rungs]}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Policy:
+        """The inverse of :meth:`to_json`."""
+        return cls(tuple(RungPolicy(**rung) for rung in data["rungs"]), data["accept"])
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Take the last attempt's value."""
+
+    by: AcceptedBy
+
+
+@dataclass(frozen=True, slots=True)
+class Climb:
+    """Try this rung."""
+
+    rung: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abstain:
+    """No rung is left. ``reason`` says what each one said."""
+
+    reason: str
+
+
+Decision: TypeAlias = Accept | Climb | Abstain
+
+
+def decide(policy: Policy, attempts: Sequence[Attempt]) -> Decision:
+    """What to do after ``attempts``. Pure: the same attempts under the same policy give the same decision.
+
+    Raises ``ValueError`` for an attempt on a rung the policy does not have.
+    """
+    if not attempts:
+        return Climb(policy.rungs[0].name) if policy.rungs else Abstain("the ladder has no rungs")
+    last = attempts[-1]
+    index = next((i for i, rung in enumerate(policy.rungs) if rung.name == last.rung), None)
+    if index is None:
+        raise ValueError(f"the policy has no rung {last.rung!r}")
+    by = _accepted_by(policy, policy.rungs[index], last)
+    if by is not None:
+        return Accept(by)
+    if last.outcome != "cancelled":
+        for rung in policy.rungs[index + 1 :]:
+            # More steps help a thinker that was still thinking, not one that broke, gave up or ran out of time.
+            if rung.kind == "more_steps" and last.outcome != "answered":
+                continue
+            return Climb(rung.name)
+    return Abstain("; ".join(_doubt(policy, attempt) for attempt in attempts))
+
+
+def _accepted_by(policy: Policy, rung: RungPolicy, attempt: Attempt) -> AcceptedBy | None:
+    if attempt.outcome != "answered":
+        return None
+    status = None if attempt.verdict is None else attempt.verdict.status
+    if status == "passed" and rung.sound:
+        return "verified"
+    # A fail is a proof only from a complete verifier; from another it is a doubt. Both go up the ladder.
+    if status == "failed" or policy.accept == "verified":
+        return None
+    if rung.kind == "big_model":
+        return "unchecked"
+    # No certificates exist yet, so under "certified" every specialist's unproved answer escalates.
+    if policy.accept == "certified":
+        return None
+    if rung.min_confidence is not None:
+        sure = attempt.confidence is not None and attempt.confidence >= rung.min_confidence
+        return "confident" if sure else None
+    return None if rung.checked else "unchecked"
+
+
+def _doubt(policy: Policy, attempt: Attempt) -> str:
+    rung = next(rung for rung in policy.rungs if rung.name == attempt.rung)
+    who = attempt.source or attempt.rung
+    if rung.kind == "more_steps":
+        who += " with more steps"
+    if attempt.outcome != "answered":
+        return f"{who}: {attempt.reason or attempt.outcome}"
+    if attempt.verdict is not None and attempt.verdict.status == "failed":
+        return f"{who}: its answer failed the check ({attempt.verdict.reason})"
+    if rung.min_confidence is not None and policy.accept == "confident":
+        if attempt.confidence is None:
+            return f"{who}: its answer came without a confidence, and the floor is {rung.min_confidence:g}"
+        return f"{who}: confidence {attempt.confidence:.2f} is below the floor of {rung.min_confidence:g}"
+    if policy.accept != "confident":
+        return f"{who}: nothing makes its answer {policy.accept}, as accept={policy.accept!r} asks"
+    return f"{who}: its verifier is not declared sound and it has no confidence floor; declare one of the two"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How one call ended. ``accepted_by`` is ``None`` exactly when the ladder abstained; then ``value`` is ``None``."""
+
+    value: T | None
+    answered_by: str | None
+    """Name of the rung."""
+    accepted_by: AcceptedBy | None
+    attempts: tuple[Attempt, ...]
+    policy: Policy
+    reason: str | None = None
+    """Why the ladder abstained, in one sentence."""
+    tool: str | None = None
+    call_id: str | None = None
+    run_id: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there is an answer to use."""
+        return self.accepted_by is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """One log line: every field :func:`decide` reads, so that a log can be replayed."""
+        return {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "call_id": self.call_id,
+            "tool": self.tool,
+            "arguments": jsonable(dict(self.arguments)),
+            "value": jsonable(self.value),
+            "answered_by": self.answered_by,
+            "accepted_by": self.accepted_by,
+            "reason": self.reason,
+            "policy": self.policy.to_json(),
+            "attempts": [attempt.to_json() for attempt in self.attempts],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Outcome[Any]:
+        """Read a log line back. Raises ``ValueError`` for another format."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"this log line has format {data.get('format')!r}; this version reads {FORMAT}")
+        return Outcome(
+            value=data["value"],
+            answered_by=data["answered_by"],
+            accepted_by=data["accepted_by"],
+            attempts=tuple(Attempt.from_json(attempt) for attempt in data["attempts"]),
+            policy=Policy.from_json(data["policy"]),
+            reason=data["reason"],
+            tool=data["tool"],
+            call_id=data["call_id"],
+            run_id=data["run_id"],
+            arguments=data["arguments"],
+        )
+
+
+def replay(outcome: Outcome[Any]) -> list[Decision]:
+    """The decisions after none, one, two … all of the attempts of a logged outcome."""
+    return [decide(outcome.policy, outcome.attempts[:count]) for count in range(len(outcome.attempts) + 1)]
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` as JSON types; what pydantic cannot write becomes its ``repr``."""
+    from pydantic_core import to_jsonable_python
+
+    return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")

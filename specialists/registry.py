@@ -1,0 +1,121 @@
+"""Specialists by name (bundled, or installed through entry points) and by path (a folder, and whether it is trusted).
+
+A name never means a folder: a path has a separator, or is a ``Path``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from .card import CARD, Card, read_card, verify_files
+from .define import Specialist
+from .errors import CardError, DefinitionError, UnknownSpecialist, UntrustedFolder
+
+__all__ = ["Found", "find", "load", "names"]
+
+ENTRY_POINTS = "specialists"
+ZOO = Path(__file__).with_name("zoo")
+
+
+class Found(NamedTuple):
+    """A loaded specialist with what its folder says. ``folder`` and ``card`` are ``None`` for one without a folder."""
+
+    specialist: Specialist[..., Any]
+    card: Card | None
+    folder: Path | None
+    correct: Callable[[dict[str, Any], Any, Any], bool] | None
+    """``correct(arguments, expected, value)`` where answers are not unique."""
+
+
+def names() -> dict[str, str]:
+    """Every specialist known by name, with where it comes from: ``bundled`` or the distribution that brings it."""
+    found = {path.parent.name: "bundled" for path in sorted(ZOO.glob(f"*/{CARD}"))}
+    for entry in entry_points(group=ENTRY_POINTS):
+        found.setdefault(entry.name, entry.dist.name if entry.dist else "installed")
+    return found
+
+
+def load(name: str | os.PathLike[str], trust: bool = False) -> Specialist[..., Any]:
+    """A specialist by name, or by the path of its folder.
+
+    Code in a folder named by path is imported only with ``trust=True``. Raises :class:`UnknownSpecialist`,
+    :class:`CardError`, :class:`ModelRejected` (a file's hash differs) or :class:`UntrustedFolder`.
+    """
+    return find(name, trust).specialist
+
+
+def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
+    """As :func:`load`, with the card, the folder and the card's ``correct``."""
+    if not isinstance(name, str) or "/" in name or os.sep in name:
+        return _from_folder(Path(name).resolve(), trust)
+    if (ZOO / name / CARD).is_file():
+        return _from_package(importlib.import_module(f"specialists.zoo.{name}"))
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            return _from_entry(entry)
+    hint = f"; for the folder of that name write './{name}'" if Path(name).is_dir() else ""
+    raise UnknownSpecialist(f"there is no specialist {name!r}; known are {', '.join(names()) or 'none'}{hint}")
+
+
+def _from_entry(entry: EntryPoint) -> Found:
+    try:
+        thing = entry.load()
+    except Exception as error:
+        raise UnknownSpecialist(
+            f"the installed specialist {entry.name!r} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if isinstance(thing, ModuleType):
+        return _from_package(thing)
+    if isinstance(thing, Specialist):
+        return Found(thing, None, None, None)
+    raise DefinitionError(f"the entry point {entry.name!r} names {entry.value}, which is not a specialist")
+
+
+def _from_package(package: ModuleType) -> Found:
+    folder = Path(str(package.__file__)).parent
+    card = read_card(folder)
+    verify_files(folder, card)
+    return _resolve(package.__name__, folder, card)
+
+
+def _from_folder(folder: Path, trust: bool) -> Found:
+    card = read_card(folder)
+    verify_files(folder, card)
+    if not trust:
+        raise UntrustedFolder(
+            f"{str(folder)!r} is a specialist with Python code, which runs with your rights; read it, then pass trust=True"
+        )
+    digest = hashlib.sha256(str(sorted(card.files.items())).encode() + str(folder).encode()).hexdigest()[:16]
+    package = f"_specialist_{card.name}_{digest}"
+    if package not in sys.modules:
+        module = ModuleType(package)
+        module.__path__ = [str(folder)]
+        sys.modules[package] = module
+    return _resolve(package, folder, card)
+
+
+def _resolve(package: str, folder: Path, card: Card) -> Found:
+    thing = _member(package, card.function, folder)
+    if not isinstance(thing, Specialist):
+        raise CardError(f"{folder / CARD}: function {card.function!r} is not a specialist; decorate it with @specialist")
+    if thing.name != card.name:
+        raise CardError(f"{folder / CARD}: the card's name is {card.name!r}, the function's {thing.name!r}; make them one")
+    correct = None if card.correct is None else _member(package, card.correct, folder)
+    return Found(thing, card, folder, correct)
+
+
+def _member(package: str, where: str, folder: Path) -> Any:
+    module, _, name = where.partition(":")
+    try:
+        return getattr(importlib.import_module(f"{package}.{module}"), name)
+    except (ImportError, AttributeError) as error:
+        raise CardError(f"{folder / CARD}: {where!r} cannot be imported: {error}") from error

@@ -1,0 +1,1 @@
+"""Bundled specialists, one folder each: card, model, code."""
