@@ -1,0 +1,121 @@
+"""The ONNX graph of a text classifier: hashes in, calibrated probabilities out. Weights are numpy arrays, no PyTorch.
+
+A hash is looked up by a binary search in a sorted table inside the graph, so that a feature never seen in training is
+known to be unknown (hashing straight into buckets would mistake it for another). Embeddings are int8 with one scale per
+dimension; the rest is float16; arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["Weights", "build"]
+
+OPSET = 17
+IR = 9
+
+
+class Weights(NamedTuple):
+    """A trained network.
+
+    ``hashes``: int64 [V], sorted, the known features; row i + 1 of ``table`` is the i-th's embedding. ``table``:
+    float32 [V + 2, D]; row 0 (padding) is zero, row V + 1 stands for every unknown word. ``hidden``: float32
+    [3 D, H]; ``out``: float32 [H, labels]. ``temperature`` divides the logits.
+    """
+
+    hashes: NDArray[np.int64]
+    table: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    hidden_bias: NDArray[np.float32]
+    gain: NDArray[np.float32]
+    shift: NDArray[np.float32]
+    out: NDArray[np.float32]
+    out_bias: NDArray[np.float32]
+    temperature: float
+
+
+class _Graph:
+    """Nodes and constants, collected in order."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def add(self, op: str, *inputs: str, out: str | None = None, **attributes: Any) -> str:
+        name = out or f"{op.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, list(inputs), [name], **attributes))
+        return name
+
+    def constant(self, value: Any, dtype: Any) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def half(self, value: NDArray[np.float32]) -> str:
+        """A float16 constant, read as float32."""
+        return self.add("Cast", self.constant(value, np.float16), to=TensorProto.FLOAT)
+
+
+def build(weights: Weights, kinds: tuple[str, ...], words: str = "words") -> onnx.ModelProto:
+    """The graph: for each of ``kinds`` an input int64 [batch, length] of hashes, 0 for padding; output
+    ``probabilities``, float32 [batch, labels]. An unknown hash of the kind ``words`` counts as an unknown word; of
+    another kind it is left out."""
+    graph = _Graph()
+    zero, one = graph.constant(0, np.int64), graph.constant(1, np.int64)
+    axis = graph.constant([1], np.int64)
+    known = len(weights.hashes)
+    span = 1 << known.bit_length()  # more than `known`, so that the search is a fixed number of halvings
+    padded = np.full(span, np.iinfo(np.uint32).max, np.uint32)
+    padded[0] = 0  # row 0: padding, below every hash
+    padded[1 : known + 1] = weights.hashes
+    table = graph.constant(padded, np.uint32)
+    scale = np.abs(weights.table).max(axis=0) / 127
+    rows = graph.constant(np.rint(weights.table / scale).clip(-127, 127), np.int8)
+    scale_name = graph.constant(scale, np.float32)
+
+    pooled = []
+    for kind in kinds:
+        at = graph.add("Mul", kind, zero)
+        step = span >> 1
+        while step:
+            further = graph.add("Add", at, graph.constant(step, np.int64))
+            value = graph.add("Cast", graph.add("Gather", table, further), to=TensorProto.INT64)
+            at = graph.add("Where", graph.add("LessOrEqual", value, kind), further, at)
+            step >>= 1
+        value = graph.add("Cast", graph.add("Gather", table, at), to=TensorProto.INT64)
+        missing = graph.constant(known + 1 if kind == words else 0, np.int64)
+        row = graph.add("Where", graph.add("Equal", value, kind), at, missing)
+        row = graph.add("Where", graph.add("Equal", kind, zero), zero, row)
+        embedded = graph.add("Cast", graph.add("Gather", rows, row), to=TensorProto.FLOAT)
+        total = graph.add("Mul", graph.add("ReduceSum", embedded, axis, keepdims=0), scale_name)
+        present = graph.add("Cast", graph.add("Greater", row, zero), to=TensorProto.INT64)
+        count = graph.add("Max", graph.add("ReduceSum", present, axis, keepdims=1), one)
+        pooled.append(graph.add("Div", total, graph.add("Sqrt", graph.add("Cast", count, to=TensorProto.FLOAT))))
+
+    hidden = graph.add("MatMul", graph.add("Concat", *pooled, axis=1), graph.half(weights.hidden))
+    hidden = graph.add("Add", hidden, graph.half(weights.hidden_bias))
+    hidden = graph.add("LayerNormalization", hidden, graph.half(weights.gain), graph.half(weights.shift), axis=-1)
+    logits = graph.add("MatMul", graph.add("Relu", hidden), graph.half(weights.out / weights.temperature))
+    logits = graph.add("Add", logits, graph.half(weights.out_bias / weights.temperature))
+    graph.add("Softmax", logits, out="probabilities", axis=-1)
+
+    labels = weights.out.shape[1]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "text_classifier",
+            [helper.make_tensor_value_info(kind, TensorProto.INT64, ["batch", f"{kind}_length"]) for kind in kinds],
+            [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", labels])],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR,
+        producer_name="specialists.training.intent",
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model

@@ -1,0 +1,41 @@
+"""The function and its model. The graph turns hashes into calibrated probabilities; here the best label is read off."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from specialists import Answer, Classification, OnnxModel, specialist
+
+from .features import encode
+
+__all__ = ["FLOOR", "intent", "labels", "model"]
+
+FLOOR = 0.5
+"""Under this confidence a message counts as out of scope. Chosen on CLINC150's validation split; see the card."""
+
+_folder = Path(__file__).parent
+
+model = OnnxModel(_folder / "model.onnx")
+
+
+@lru_cache(maxsize=1)
+def labels() -> tuple[str, ...]:
+    """The 150 labels, in the order of the graph's output."""
+    return tuple((_folder / "labels.txt").read_text("utf-8").split())
+
+
+@specialist(min_confidence=FLOOR, timeout=5.0)
+async def intent(
+    text: Annotated[str, Field(min_length=1, description="The customer's message, in English, as it was written.")],
+) -> Answer[Classification]:
+    """Classify a customer message by intent, to route it: banking, credit cards, travel, home, work, dining, cars,
+    small talk and requests to an assistant, as one label of 150 such as `transfer`, `card_declined` or `book_flight`.
+    """
+    out = await model.run(**encode([text]))
+    probabilities = out["probabilities"][0]  # float32 [150], sums to 1; near 1/150 each where nothing fits
+    best = int(probabilities.argmax())
+    return Answer(Classification(label=labels()[best]), confidence=float(probabilities[best]))
