@@ -143,7 +143,7 @@ def check_addresses(endpoint: Endpoint, found: list[str]) -> list[str]:
             )
         elif kind == "public" and endpoint.scheme == "http":
             raise EndpointRefused(
-                f"{endpoint.host} resolves to the public address {text}; a key is not sent there unencrypted, use https."
+                f"{endpoint.host} resolves to the public address {text}; use https, a key is not sent there in clear."
             )
     if endpoint.address is None and "private" in kinds and (endpoint.seen_public or "public" in kinds):
         raise EndpointRefused(

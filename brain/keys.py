@@ -25,7 +25,7 @@ class Secret:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        # The ways a key comes back inside JSON, a URL or a repr; longest first, so that no form leaves a tail of another.
+        # The ways a key comes back inside JSON, a URL or a repr; longest first, so that no form leaves another's tail.
         forms = {text, json.dumps(text)[1:-1], repr(text)[1:-1], quote(text, safe=""), quote(text)}
         self._forms = tuple(sorted(forms, key=len, reverse=True))
         # A key of a few letters ("x", "none") is no secret, and striking it out would shred every message.
@@ -87,8 +87,6 @@ _filter = _KeyFilter()
 
 
 def redact_logs() -> None:
-    """Put the key filter on the loggers of the HTTP libraries (a filter is added only once). Levels stay as they are."""
+    """Put the key filter on the loggers of the HTTP libraries (added only once). Levels stay as they are."""
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_filter)
-
-

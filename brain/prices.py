@@ -65,9 +65,7 @@ class Price:
         return total / _MILLION
 
 
-def token_cost(
-    usage: TokenUsage, model_name: str, price: Price | None = None, *, endpoint: str | None = None
-) -> Cost:
+def token_cost(usage: TokenUsage, model_name: str, price: Price | None = None, *, endpoint: str | None = None) -> Cost:
     """What ``usage`` costs at ``price``, or at the list price of ``model_name`` (``openai:NAME`` or ``NAME``).
 
     The list is that of the provider whose API lives at ``endpoint`` (a URL), else OpenAI's, whose names the short form
@@ -88,7 +86,9 @@ def cpu_cost(seconds: float, rate: Decimal | int | str | None = None) -> Cost:
     if seconds < 0:
         raise ValueError(f"CPU time cannot be negative: {seconds}")
     # Ten decimals of a second are finer than any clock; the shortest repr keeps the sum free of binary dust.
-    return Cost.exact(Decimal(repr(round(float(seconds), 10))) * _money("rate", DEFAULT_CPU_RATE if rate is None else rate))
+    return Cost.exact(
+        Decimal(repr(round(float(seconds), 10))) * _money("rate", DEFAULT_CPU_RATE if rate is None else rate)
+    )
 
 
 def _list_price(usage: TokenUsage, model_name: str, endpoint: str | None) -> Decimal | None:

@@ -78,9 +78,7 @@ class Breaker:
     Call :meth:`enter` before an ask and, exactly once, :meth:`leave` after it. Thread safe.
     """
 
-    def __init__(
-        self, *, threshold: int = 5, rest: float = 10.0, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, threshold: int = 5, rest: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._threshold = threshold
         self._rest = rest
         self._clock = clock
@@ -134,7 +132,7 @@ async def retrying(
     def wait(state: tenacity.RetryCallState) -> float:
         asked = _last(state).retry_after
         exponential = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** (state.attempt_number - 1))
-        jittered = exponential * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, no secret
+        jittered = exponential * random.uniform(0.5, 1.5)
         # A little later than asked, not all at the same moment.
         return jittered if asked is None else asked + 0.1 * jittered
 

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from .events import ModelRequest, TokenUsage, ToolCall
 
@@ -314,9 +314,8 @@ def read_usage(usage: Any, *, input_limit: int | None, output_limit: int) -> Tok
     reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
     if not _is_count(given) or not _is_count(made):
         return None
-    for part in (cached, written, reasoning):
-        if part is not None and not _is_count(part):
-            return None
+    if any(part is not None and not _is_count(part) for part in (cached, written, reasoning)):
+        return None
     # Some endpoints count reasoning beside the output, not in it; their total then says so.
     if reasoning and usage.get("total_tokens") == given + made + reasoning:
         made += reasoning
@@ -332,7 +331,7 @@ def _detail(usage: dict[str, Any], group: str, name: str) -> Any:
     return details.get(name) if isinstance(details, dict) else None
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS_STATED
 
 
@@ -405,7 +404,9 @@ def _tool_call(value: Any, index: int) -> ToolCall:
         raise WireError("a tool call has no name")
     arguments = _text(function.get("arguments"), "a tool call's arguments", optional=True)
     # Some endpoints give no ids; the answers to the calls must name something.
-    return ToolCall(_text(call.get("id"), "a tool call's id", optional=True) or f"call_{index}", name, arguments or "{}")
+    return ToolCall(
+        _text(call.get("id"), "a tool call's id", optional=True) or f"call_{index}", name, arguments or "{}"
+    )
 
 
 def _checked(completion: Completion) -> Completion:
@@ -433,7 +434,7 @@ def _strict_node(node: Mapping[str, Any] | None) -> bool:
     if node.get("type") == "object" or "properties" in node:
         properties = node.get("properties", {})
         return node.get("additionalProperties") is False and set(node.get("required", ())) == set(properties)
-    return bool(node) and node.get("type") != "array" or "items" in node
+    return "items" in node if node.get("type") == "array" else bool(node)
 
 
 def _nodes(schema: Any, depth: int) -> Any:

@@ -1,0 +1,359 @@
+"""Chat models at OpenAI-compatible endpoints.
+
+:class:`OpenAIModel` asks one model at one endpoint. It is safe for concurrent calls from any thread and event loop,
+and after a fork. This module knows nothing of tools, ladders or budgets; what travels is in :mod:`brain.wire`, how it
+travels in :mod:`brain.transport`, one try in :mod:`brain.exchange`, repeated tries in :mod:`brain.retrying`.
+
+Nothing heavy is imported, no connection made and no name resolved before the first question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Literal
+
+from .endpoints import Endpoint, parse_endpoint
+from .errors import (
+    ConfigurationError,
+    EndpointRefused,
+    EndpointUnavailable,
+    MissingKey,
+    MissingRuntime,
+    ModelError,
+    ModelTimeout,
+    PromptError,
+    UnknownModel,
+)
+from .events import ModelRequest, ModelResponse, WireAttempt
+from .keys import Secret, redact_logs
+from .prices import Price
+from .retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
+from .wire import request_body
+
+__all__ = ["PROVIDERS", "OpenAIModel", "model_from_name"]
+
+logger = logging.getLogger("brain.models")
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+PROVIDERS = ("openai",)
+"""Providers that a model's short name may begin with."""
+
+
+@dataclass
+class _Process:
+    """What belongs to one process: connections, locks and counts, none of which survives a fork."""
+
+    pid: int = field(default_factory=os.getpid)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    clients: dict[int, tuple[asyncio.AbstractEventLoop, Any]] = field(default_factory=dict)
+    breaker: Breaker = field(default_factory=Breaker)
+    budget: RetryBudget = field(default_factory=RetryBudget)
+
+
+class OpenAIModel:
+    """A model at an OpenAI-compatible chat-completions endpoint.
+
+    ``name``: as the endpoint knows it, for example ``gpt-4.1-mini``. ``base_url``: else ``OPENAI_BASE_URL``, else
+    OpenAI's own. ``api_key``: else ``OPENAI_API_KEY``; an endpoint on this machine needs none. ``retries``: further
+    tries after the first. ``timeout``: seconds for each try; a request's own deadline bounds all of them together.
+    ``price``: a :class:`~brain.prices.Price`, else the list price of the name. ``max_output_tokens``: always sent, as
+    ``max_completion_tokens`` to OpenAI's own hosts and as ``max_tokens`` elsewhere, where most servers know no other.
+
+    The key is sent to the origin of ``base_url`` and nowhere else: redirects are refused, and proxies of the
+    environment are not used. Raises :class:`~brain.errors.MissingKey`, :class:`~brain.errors.EndpointRefused`, or
+    :class:`~brain.errors.ConfigurationError` for any other argument that cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        retries: int = 2,
+        timeout: float = 60,
+        price: Price | None = None,
+        max_output_tokens: int = 4096,
+    ) -> None:
+        if not isinstance(name, str) or not name.strip():
+            raise UnknownModel('A model needs a name, for example OpenAIModel("gpt-4.1-mini").')
+        if not name.isprintable() or len(name) > 256:
+            raise EndpointRefused("The model's name contains control characters or is longer than 256 characters.")
+        self._model = name
+        self._endpoint = parse_endpoint(base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL)
+        self._secret = _secret(api_key or os.environ.get("OPENAI_API_KEY"), self._endpoint)
+        self._retries = _whole("retries", retries, 0, 100)
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e7:
+            raise ConfigurationError(f"timeout is a number of seconds above zero, not {timeout!r}.")
+        self._timeout = float(timeout)
+        if price is not None and not isinstance(price, Price):
+            raise ConfigurationError(f"price is a Price or None, not {type(price).__name__}.")
+        self._price = price
+        self._max_output_tokens = _whole("max_output_tokens", max_output_tokens, 1, 10_000_000)
+        self._own = _Process()
+
+    @property
+    def name(self) -> str:
+        """``openai:NAME``, as receipts show it."""
+        return f"openai:{self._model}"
+
+    @property
+    def endpoint(self) -> str:
+        """The endpoint's origin: scheme, host and port."""
+        return self._endpoint.origin
+
+    @property
+    def breaker(self) -> Literal["closed", "open", "half-open"]:
+        """``open`` while the endpoint, having failed five asks in a row, is given ten seconds of rest."""
+        return self._process().breaker.state
+
+    def __repr__(self) -> str:
+        return f"OpenAIModel({self._model!r}, base_url={self._endpoint.url!r})"
+
+    async def ask(
+        self,
+        request: ModelRequest,
+        *,
+        on_attempt: Callable[[WireAttempt], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> ModelResponse:
+        """Answer ``request``; see :class:`brain.events.ChatModel`. With ``on_text`` the answer is streamed.
+
+        Raises :class:`~brain.errors.ModelError`; :class:`~brain.errors.EndpointRefused` for a redirect or an address
+        that the key is not sent to; :class:`~brain.errors.PromptError` for text that is not UTF-8.
+
+        An attempt's cost is exact when the endpoint states a believable usage, when nothing left this machine, and
+        when the endpoint answered with an error status (providers do not bill those). In all other cases (cut off,
+        timed out, cancelled, unreadable) the provider may have billed anything up to the worst case, and it is bounded.
+        """
+        limit = self._max_output_tokens
+        if request.max_output_tokens is not None:
+            limit = max(1, min(limit, request.max_output_tokens))
+        body, size = self._body(request, limit, stream=on_text is not None)
+        own = self._process()
+        client = await self._client(own)
+        attempts: list[WireAttempt] = []
+
+        def made(attempt: WireAttempt) -> None:
+            attempts.append(attempt)
+            on_attempt(attempt)
+
+        from .exchange import Exchange
+
+        exchange = Exchange(
+            client=client,
+            endpoint=self._endpoint,
+            model=self._model,
+            price=self._price,
+            body=body,
+            body_bytes=size,
+            text_only=_is_text(request),
+            output_limit=limit,
+            timeout=self._timeout,
+            deadline=request.deadline,
+            on_attempt=made,
+            on_text=on_text,
+        )
+        last = await self._tried(own, exchange.once, request.deadline)
+        # Raised here, outside any `except`, so that no library's exception, with the request in it, hangs on it.
+        if last.error is not None:
+            if isinstance(last.error, ModelError):
+                last.error.wire_attempts = tuple(attempts)
+            raise last.error
+        assert last.response is not None
+        return last.response
+
+    async def aclose(self) -> None:
+        """Close the connections. The model can be asked again; it then makes new ones."""
+        own = self._process()
+        with own.lock:
+            clients, own.clients = list(own.clients.values()), {}
+        here = asyncio.get_running_loop()
+        for loop, client in clients:
+            if loop is here:
+                await client.close()
+            elif loop.is_running():
+                # A client may be closed only on its own loop.
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(client.close(), loop))
+
+    async def __aenter__(self) -> OpenAIModel:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __copy__(self) -> OpenAIModel:
+        return self  # immutable, as far as anyone can see
+
+    def __deepcopy__(self, _: dict[int, Any]) -> OpenAIModel:
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_own", "_secret")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._own = _Process()
+        # A pickle carries no key: it may lie on a disk or travel through a queue.
+        self._secret = _secret(os.environ.get("OPENAI_API_KEY"), self._endpoint)
+
+    async def _tried(self, own: _Process, once: Callable[[], Any], deadline: float | None) -> Try:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise ModelTimeout(f"The deadline had passed before {self.name} was asked; allow more time.")
+        rest: float | None = None
+        probe = False
+        try:
+            probe = own.breaker.enter()
+        except BreakerOpen as error:
+            rest = error.seconds
+        if rest is not None:
+            raise EndpointUnavailable(
+                f"{self._model} at {self._endpoint.origin} has failed again and again and is given {rest:.0f} s more "
+                "of rest; ask later or name another endpoint."
+            )
+        ended: Literal["up", "down", "unknown"] = "unknown"
+        try:
+            last = await retrying(once, retries=self._retries, deadline=deadline, budget=own.budget)
+            if last.attempt.outcome in ("unreachable", "server_error"):
+                ended = "unknown" if isinstance(last.error, EndpointRefused) else "down"
+            elif last.attempt.outcome not in ("timeout", "cancelled"):
+                ended = "up"
+        finally:
+            own.breaker.leave(probe, ended)
+            if ended == "down" and own.breaker.state == "open":
+                logger.warning("%s: the breaker is open, no request is sent for a while", self._endpoint.origin)
+        return last
+
+    def _process(self) -> _Process:
+        if self._own.pid != os.getpid():
+            self._own = _Process()
+        return self._own
+
+    async def _client(self, own: _Process) -> Any:
+        loop = asyncio.get_running_loop()
+        with own.lock:
+            found = own.clients.get(id(loop))
+            if found is not None and found[0] is loop:
+                return found[1]
+        # The first import of these takes the better part of a second, in which a server should go on serving.
+        try:
+            transport = await asyncio.to_thread(importlib.import_module, "brain.transport")
+            openai = await asyncio.to_thread(importlib.import_module, "openai")
+            await asyncio.to_thread(importlib.import_module, "brain.exchange")
+        except ImportError as error:
+            missing = error.name or "openai"
+        else:
+            with own.lock:
+                found = own.clients.get(id(loop))
+                if found is None or found[0] is not loop:
+                    own.clients = {key: kept for key, kept in own.clients.items() if not kept[0].is_closed()}
+                    found = own.clients[id(loop)] = (loop, self._new_client(transport, openai))
+                return found[1]
+        raise MissingRuntime(f"The package {missing} is not installed; run: pip install brain-specialists")
+
+    def _new_client(self, transport: Any, openai: Any) -> Any:
+        redact_logs()
+        client = openai.AsyncOpenAI(
+            api_key=self._secret.reveal() if self._secret is not None else "none",
+            base_url=self._endpoint.url,
+            max_retries=0,
+            timeout=self._timeout,
+            http_client=transport.make_client(self._endpoint, timeout=self._timeout),
+        )
+        if not _is_openai(self._endpoint):
+            # The client takes these from the environment; they are OpenAI's to know.
+            client.organization = client.project = None
+        client.admin_api_key = None
+        return client
+
+    def _body(self, request: ModelRequest, limit: int, *, stream: bool) -> tuple[dict[str, Any], int]:
+        body = request_body(
+            request,
+            model=self._model,
+            max_output_tokens=limit,
+            limit_field="max_completion_tokens" if _is_openai(self._endpoint) else "max_tokens",
+            stream=stream,
+        )
+        problem = None
+        try:
+            raw = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_plain).encode("utf-8")
+        except UnicodeEncodeError:
+            problem = "The messages contain half a character (a lone surrogate), which cannot be written as UTF-8."
+        except (TypeError, ValueError, RecursionError) as error:
+            problem = f"The messages or tools cannot be written as JSON ({type(error).__name__}); use plain values."
+        if problem is not None:
+            raise PromptError(problem)
+        plain: dict[str, Any] = json.loads(raw)
+        return plain, len(raw)
+
+
+def model_from_name(name: str, **settings: Any) -> OpenAIModel:
+    """The model of a short name, ``openai:NAME``; ``settings`` are :class:`OpenAIModel`'s.
+
+    Raises :class:`~brain.errors.UnknownModel` for a name without a provider or with one we do not know.
+    """
+    provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not colon:
+        shown = name if isinstance(name, str) and name else "gpt-4.1-mini"
+        raise UnknownModel(f'The model {name!r} has no provider; write "openai:{shown}".')
+    if provider not in PROVIDERS:
+        raise UnknownModel(
+            f"The provider {provider!r} is not known; known are {', '.join(PROVIDERS)} "
+            "(any OpenAI-compatible endpoint, with base_url or OPENAI_BASE_URL)."
+        )
+    if not model.strip():
+        raise UnknownModel(
+            f'The model {name!r} names no model after its provider; write for example "openai:gpt-4.1-mini".'
+        )
+    return OpenAIModel(model, **settings)
+
+
+def _secret(key: str | None, endpoint: Endpoint) -> Secret | None:
+    if not key:
+        if endpoint.is_loopback:
+            return None
+        raise MissingKey(f"{endpoint.origin} needs an API key; set OPENAI_API_KEY or give api_key=.")
+    if not isinstance(key, str) or not key.isascii() or any(not 33 <= ord(char) <= 126 for char in key):
+        raise EndpointRefused(
+            "The API key contains a space, a line end or another character that no key has; copy it again."
+        )
+    return Secret(key)
+
+
+def _is_openai(endpoint: Endpoint) -> bool:
+    return endpoint.host == "openai.com" or endpoint.host.endswith((".openai.com", ".openai.azure.com"))
+
+
+def _is_text(request: ModelRequest) -> bool:
+    for message in request.messages:
+        content = message.get("content")
+        if isinstance(content, list) and any(
+            not isinstance(part, dict) or part.get("type") != "text" for part in content
+        ):
+            return False
+    return True
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset, tuple)):
+        return list(value)
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _whole(what: str, value: int, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ConfigurationError(f"{what} is a whole number from {low} to {high:,}, not {value!r}.")
+    return value

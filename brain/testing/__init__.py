@@ -1,0 +1,30 @@
+"""Test doubles for applications built on a brain, as public and as tested as the rest.
+
+* :class:`ScriptedModel` says what it is told to say, records what it was asked, and complains of unused steps.
+* :class:`SimulatedModel` answers with a stated accuracy, price and latency, the same way every time.
+* :class:`FakeEndpoint` is a real HTTP server on this machine that speaks chat completions, has faults to order, and
+  keeps its own meter.
+
+None of them needs a key or a network.
+"""
+
+from __future__ import annotations
+
+from .fake_endpoint import FakeEndpoint, Meter, Metered, Received
+from .replies import Fault, Reply, call, reply
+from .scripted import ScriptedModel, ScriptError
+from .simulated import SimulatedModel
+
+__all__ = [
+    "FakeEndpoint",
+    "Fault",
+    "Meter",
+    "Metered",
+    "Received",
+    "Reply",
+    "ScriptError",
+    "ScriptedModel",
+    "SimulatedModel",
+    "call",
+    "reply",
+]
