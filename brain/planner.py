@@ -1,0 +1,323 @@
+"""The built-in planner: picks tools for a request and fills their arguments, offline and without any model.
+
+It is not a language model. It compares the words of the request with those of the tools, copies typed arguments out
+of the request, feeds one tool's typed answer to another where their schemas fit, and otherwise abstains with the
+reason. What a tool answers never changes a plan: the plan is made from the user's words and the tools' schemas alone,
+again at every turn, and comes out the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .choosing import THRESHOLD, Proposal, propose, score_of, features
+from .clauses import refers_back, split, verb_stems
+from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCall, ToolSchema, WireAttempt
+from .extraction import extract
+from .matching import Profile, profile_of
+from .parameters import Parameter
+from .references import NoValue, fill, suits
+from .spans import Reading
+
+__all__ = ["THRESHOLD", "Planner"]
+
+_SURE = 0.45
+"""An argument found with less confidence gives way to an earlier step's answer that fits well."""
+_SUITS = 0.4
+_MAX_STEPS = 8
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A step in the making."""
+
+    proposal: Proposal
+    arguments: dict[str, Any]
+    references: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def score(self) -> float:
+        figures = features(self.proposal.fit, self.proposal.profile, self.proposal.extraction)
+        if self.references and not self.missing:
+            figures.update(complete=1.0, share=1.0)
+            figures["sure"] = max(figures["sure"], 0.6)
+            figures["weakest"] = max(figures["weakest"], 0.5)
+        return score_of(figures)
+
+
+class Planner:
+    """A :class:`~brain.events.ChatModel` that needs no key, no network and no model."""
+
+    @property
+    def name(self) -> str:
+        """Shown in receipts."""
+        return "planner"
+
+    def plan(self, request: str, tools: Sequence[ToolSchema]) -> Plan:
+        """The calls that answer ``request``, or none and the reason. The same words and tools give the same plan."""
+        drafts, score = self._drafts(request, tools)
+        if not drafts:
+            return Plan((), 0.0, "No tool is registered." if not tools else "The request is empty.")
+        for draft in drafts:
+            if draft.missing and draft.score >= THRESHOLD:
+                return Plan((), score, _needs(draft))
+        if score < THRESHOLD:
+            return Plan((), score, _no_fit(drafts[0]))
+        return Plan(_steps(drafts), score)
+
+    def draft(self, request: str, tools: Sequence[ToolSchema]) -> tuple[PlanStep, ...]:
+        """The calls the planner would make if it could not abstain: for measuring."""
+        return _steps(self._drafts(request, tools)[0])
+
+    async def ask(
+        self,
+        request: ModelRequest,
+        *,
+        on_attempt: Callable[[WireAttempt], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> ModelResponse:
+        """The next calls of the plan for the last user message, or, when all are answered, the answer.
+
+        Nothing leaves the process, so ``on_attempt`` is never called.
+        """
+        turn, text, since = _last_request(request.messages)
+        plan = self.plan(text, request.tools)
+        if not plan.steps:
+            return self._abstain(plan.reason or "No tool fits the request.")
+        profiles = {tool.name: profile_of(tool) for tool in request.tools}
+        answers = _answers(since)
+        values: dict[int, Any] = {}
+        for index, step in enumerate(plan.steps):
+            answer = answers.get(_call_id(turn, index))
+            if answer is None:
+                continue
+            if "value" not in answer:
+                return self._abstain(f"{step.tool} gave no answer: {_reason(answer)}")
+            values[index] = answer["value"]
+        calls: list[ToolCall] = []
+        for index, step in enumerate(plan.steps):
+            if index in values or not all(source in values for source in step.references.values()):
+                continue
+            try:
+                arguments = _filled(step, values, profiles[step.tool])
+            except NoValue as problem:
+                return self._abstain(str(problem))
+            calls.append(ToolCall(_call_id(turn, index), step.tool, json.dumps(arguments, ensure_ascii=False)))
+        if calls:
+            return ModelResponse(None, tuple(calls), "tool_calls", self.name)
+        sentence = _sentence(plan.steps, values)
+        if on_text is not None:
+            on_text(sentence)
+        return ModelResponse(sentence, (), "stop", self.name, value_of=_call_id(turn, len(plan.steps) - 1))
+
+    def _abstain(self, reason: str) -> ModelResponse:
+        return ModelResponse(None, (), "stop", self.name, abstention=reason)
+
+    def _drafts(self, request: str, tools: Sequence[ToolSchema]) -> tuple[list[_Draft], float]:
+        if not tools or not request.strip():
+            return [], 0.0
+        reading = Reading(request)
+        profiles = [profile_of(tool) for tool in tools]
+        single = _chain(reading, profiles)
+        clauses = split(reading, verb_stems([profile.name for profile in profiles]))
+        several = _several(reading, clauses, profiles) if len(clauses) > 1 else None
+        if several is not None:
+            score = min(draft.score for draft in several)
+            if score >= THRESHOLD:
+                return several, score
+        return single, min(draft.score for draft in single)
+
+
+def _chain(reading: Reading, profiles: Sequence[Profile]) -> list[_Draft]:
+    """The best tool, after the tools whose answers its missing arguments can come from."""
+    proposals = propose(reading, profiles)
+    best = proposals[0]
+    draft = _draft(best)
+    if not draft.missing or len(profiles) < 2:
+        return [draft]
+    drafts: list[_Draft] = []
+    for name in list(draft.missing):
+        parameter = _parameter(best.profile, name)
+        options = []
+        for other in proposals[1:]:
+            if other.extraction.missing or not any(p.required for p in other.profile.parameters):
+                continue
+            fitting = suits(other.profile.tool.returns, other.profile.name, parameter) if parameter else 0.0
+            if fitting >= 0.7:
+                options.append((fitting + 0.5 * other.fit.named + 0.3 * other.fit.purpose, other))
+        if not options:
+            continue
+        _, provider = max(options, key=lambda pair: pair[0])
+        index = next((i for i, d in enumerate(drafts) if d.proposal.name == provider.name), None)
+        if index is None:
+            drafts.append(_draft(provider))
+            index = len(drafts) - 1
+        draft.references[name] = index
+        draft.missing.remove(name)
+    return [draft] if draft.missing else [*drafts, draft]
+
+
+def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profile]) -> list[_Draft] | None:
+    """One step for each clause that a tool fits; a clause that none fits is read together with the one before it."""
+    groups: list[str] = []
+    for clause in clauses:
+        reading_of = Reading(clause)
+        fits = any(_worth(p) for p in propose(reading_of, profiles, whole_text=False)[:1])
+        if groups and not fits:
+            groups[-1] = f"{groups[-1]}. {clause}"
+        else:
+            groups.append(clause)
+    if len(groups) < 2 or len(groups) > _MAX_STEPS:
+        return None
+    drafts: list[_Draft] = []
+    for group in groups:
+        part = Reading(group)
+        best = propose(part, profiles, whole_text=not drafts)[0]
+        draft = _draft(best)
+        _borrow(draft, drafts, reading, group)
+        if draft.missing:
+            return None
+        if any(d.proposal.name == draft.proposal.name and d.arguments == draft.arguments for d in drafts):
+            continue
+        drafts.append(draft)
+    return drafts if len(drafts) > 1 else None
+
+
+def _worth(proposal: Proposal) -> bool:
+    """Whether a clause could be a request of its own: its words fit a tool, arguments or not."""
+    fit = proposal.fit
+    return fit.asked >= 0.4 and (fit.named >= 0.3 or fit.purpose >= 0.3) and fit.head >= 0.3
+
+
+def _draft(proposal: Proposal) -> _Draft:
+    return _Draft(proposal, dict(proposal.extraction.arguments), missing=list(proposal.extraction.missing))
+
+
+def _borrow(draft: _Draft, earlier: Sequence[_Draft], request: Reading, clause: str) -> None:
+    """Missing and doubtful arguments from earlier steps' answers, or from the rest of the request."""
+    back = refers_back(clause)
+    taken: set[tuple[int, str]] = set()
+    proposal = draft.proposal
+    doubtful = [
+        p.name
+        for p in proposal.profile.parameters
+        if p.required and p.name in draft.arguments and proposal.extraction.confidence[p.name] < _SURE
+    ]
+    rest = extract(request, proposal.profile.parameters, proposal.profile.own, whole_text=False)
+    wanted = []
+    for name in [*draft.missing, *doubtful]:
+        parameter = _parameter(proposal.profile, name)
+        if parameter is None:
+            continue
+        for index, step in enumerate(earlier):
+            fitting = suits(step.proposal.profile.tool.returns, step.proposal.profile.name, parameter)
+            wanted.append((fitting + (0.3 if back else 0.1), index, name))
+    for fitting, index, name in sorted(wanted, key=lambda entry: (-entry[0], -entry[1])):
+        if name in draft.references or (index, "") in taken and not back:
+            continue
+        floor = _SUITS if name in draft.missing else 0.75
+        reuse = rest.confidence.get(name, 0.0) - 0.1
+        if fitting < floor or (name in draft.missing and reuse > fitting):
+            continue
+        draft.references[name] = index
+        taken.add((index, ""))
+        draft.arguments.pop(name, None)
+        if name in draft.missing:
+            draft.missing.remove(name)
+    for name in list(draft.missing):
+        if name in rest.arguments and rest.confidence[name] >= _SURE:
+            draft.arguments[name] = rest.arguments[name]
+            draft.missing.remove(name)
+
+
+def _parameter(profile: Profile, name: str) -> Parameter | None:
+    return next((p for p in profile.parameters if p.name == name), None)
+
+
+def _steps(drafts: Sequence[_Draft]) -> tuple[PlanStep, ...]:
+    return tuple(PlanStep(d.proposal.name, d.arguments, d.references) for d in drafts)
+
+
+def _needs(draft: _Draft) -> str:
+    names = ", ".join(repr(name) for name in draft.missing)
+    return f"{draft.proposal.name} needs {names}, which the request does not give."
+
+
+def _no_fit(draft: _Draft) -> str:
+    if draft.missing:
+        names = ", ".join(repr(name) for name in draft.missing)
+        return f"No tool fits the request; the nearest, {draft.proposal.name}, would need {names}."
+    return f"No tool fits the request; the nearest is {draft.proposal.name}."
+
+
+def _last_request(messages: Sequence[Message]) -> tuple[int, str, Sequence[Message]]:
+    """The number of user messages, the text of the last ones in a row, and the messages after them."""
+    users = [index for index, message in enumerate(messages) if message.get("role") == "user"]
+    if not users:
+        return 0, "", ()
+    last = first = users[-1]
+    while first - 1 in users:
+        first -= 1
+    text = "\n".join(_text(message.get("content")) for message in messages[first : last + 1])
+    return len(users), text, messages[last + 1 :]
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    if isinstance(content, Sequence):
+        parts = (part.get("text") if isinstance(part, Mapping) else part for part in content)
+        return "\n".join(part for part in parts if isinstance(part, str))
+    return ""
+
+
+def _call_id(turn: int, step: int) -> str:
+    return f"call_{turn}_{step}"
+
+
+def _answers(messages: Sequence[Message]) -> dict[str, Mapping[str, Any]]:
+    """What tools answered, by call id. A text that is not the loop's own JSON is a value."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for message in messages:
+        if message.get("role") != "tool":
+            continue
+        text = _text(message.get("content"))
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        known = isinstance(answer, dict) and {"value", "error", "abstained", "denied"} & answer.keys()
+        found[str(message.get("tool_call_id"))] = answer if known else {"value": text}
+    return found
+
+
+def _reason(answer: Mapping[str, Any]) -> str:
+    for key in ("error", "abstained", "denied"):
+        if key in answer:
+            return str(answer[key]) or key
+    return "no reason given"
+
+
+def _filled(step: PlanStep, values: Mapping[int, Any], profile: Profile) -> dict[str, Any]:
+    arguments = dict(step.arguments)
+    for name, source in step.references.items():
+        parameter = _parameter(profile, name)
+        try:
+            arguments[name] = values[source] if parameter is None else fill(values[source], parameter)
+        except NoValue:
+            raise NoValue(f"The answer of step {source + 1} has nothing that {step.tool} can take as {name!r}.") from None
+    return arguments
+
+
+def _sentence(steps: Sequence[PlanStep], values: Mapping[int, Any]) -> str:
+    parts = [f"{step.tool} answered {_shown(values[index])}." for index, step in enumerate(steps)]
+    return " ".join(parts)
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 400 else text[:399] + "…"
