@@ -27,7 +27,6 @@
     ├── ApprovalRequired              a tool waits for a person       .pending
     ├── InvalidToolCall               unknown tool or wrong arguments, also after one repair round
     ├── InvalidOutput                 the final answer does not fit output_type
-    ├── ToolFailed                    a plain tool raised; the cause is chained     .tool
     └── Abstained                     nothing fits, or no rung's answer was accepted; .reason says why
 """
 
@@ -64,7 +63,6 @@ __all__ = [
     "RequestRejected",
     "RunStopped",
     "RunTimeout",
-    "ToolFailed",
     "TurnLimit",
     "UnknownModel",
 ]
@@ -187,14 +185,6 @@ class InvalidToolCall(BrainError):
 
 class InvalidOutput(BrainError):
     """The final answer does not fit ``output_type``, also after the model was told so."""
-
-
-class ToolFailed(BrainError):
-    """A plain tool raised and no model is there to deal with it. The cause is chained."""
-
-    def __init__(self, message: str, *, tool: str) -> None:
-        super().__init__(message)
-        self.tool = tool
 
 
 class Abstained(BrainError):

@@ -1,0 +1,677 @@
+"""``Brain``: the loop in which a model plans and calls tools until it has an answer; and nothing else.
+
+What a tool call does is in :mod:`brain.dispatch`, what a model is in :mod:`brain.models` and :mod:`brain.planner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+import uuid
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, cast, overload
+
+from pydantic import TypeAdapter
+
+from specialists import Attempt, Cost, InvalidAnswer, InvalidArguments, Outcome, Specialist, SpecialistError, load
+from specialists.ladder import AcceptLevel, jsonable
+from specialists.loops import run_sync
+from specialists.metering import CpuMeter, metered
+
+from .dispatch import CheckedCall, Dispatcher, Observer
+from .errors import (
+    Abstained,
+    ApprovalRequired,
+    BrainError,
+    ConfigurationError,
+    CostLimit,
+    InvalidOutput,
+    InvalidToolCall,
+    NotBuilt,
+    PromptError,
+    RepeatLimit,
+    RunTimeout,
+    TurnLimit,
+)
+from .events import (
+    AttemptMade,
+    ChatModel,
+    Done,
+    Message,
+    ModelRequest,
+    ModelResponse,
+    PendingApproval,
+    RunEvent,
+    TextDelta,
+    ToolAnswered,
+    ToolCall,
+    ToolCalled,
+    Turn,
+    WireAttempt,
+)
+from .ledger import OutcomeLog, Usage
+from .models import model_from_name
+from .planner import Planner
+from .questions import TypedAnswer
+from .results import RunResult
+from .tooling import RunContext, Tool
+
+__all__ = ["Brain"]
+
+logger = logging.getLogger("brain")
+
+Out = TypeVar("Out")
+
+ROLES = {"system", "developer", "user", "assistant", "tool"}
+REPAIRS = 1
+"""Rounds in which a model may mend a call or an answer of the wrong form."""
+
+
+class Brain(Generic[Out]):
+    """A model with tools. Immutable, and shared by any number of concurrent runs.
+
+    Use it as ``async with Brain(...) as brain``, or call :meth:`aclose` at the end.
+
+    Args:
+        model: ``"openai:NAME"``, a model object, or ``None`` for the built-in planner, which needs no key and is not a
+            language model. A key in the environment alone never makes a brain spend money.
+        tools: Plain typed functions, or what :func:`brain.tool` and ``Tool.from_schema`` make of them.
+        specialists: Specialists, or names of bundled or installed ones.
+        instructions: What a chat model is told before everything else.
+        output_type: The type of ``result.output``: ``str``, or anything pydantic can check.
+        fallback: The big model that is asked a tool's typed question when no specialist's answer was accepted. By
+            default the brain's own model when that is a chat model; ``False``: none.
+        accept: What a specialist's answer must be: ``"verified"``, ``"certified"`` or ``"confident"``.
+        turn_limit: Model calls in one run.
+        repeat_limit: How often a run may make one and the same call.
+        cost_limit: US dollars after which a run makes no further model call. It stops a run; a budget that nothing
+            can overspend is something else.
+        cpu_rate: US dollars per CPU second of this machine; ``None``: :data:`brain.prices.DEFAULT_CPU_RATE`.
+        log: A file to which every call's outcome is appended, one JSON object a line.
+
+    Raises:
+        ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
+    """
+
+    @overload
+    def __init__(
+        self: Brain[str],
+        model: ChatModel | str | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        specialists: Sequence[Specialist[..., Any] | str] = (),
+        instructions: str | None = None,
+        output_type: type[str] = str,
+        fallback: ChatModel | str | Literal[False] | None = None,
+        accept: AcceptLevel = "confident",
+        turn_limit: int = 16,
+        repeat_limit: int = 3,
+        cost_limit: Decimal | None = None,
+        cpu_rate: Decimal | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        model: ChatModel | str | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        specialists: Sequence[Specialist[..., Any] | str] = (),
+        instructions: str | None = None,
+        output_type: type[Out],
+        fallback: ChatModel | str | Literal[False] | None = None,
+        accept: AcceptLevel = "confident",
+        turn_limit: int = 16,
+        repeat_limit: int = 3,
+        cost_limit: Decimal | None = None,
+        cpu_rate: Decimal | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        model: ChatModel | str | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        specialists: Sequence[Specialist[..., Any] | str] = (),
+        instructions: str | None = None,
+        output_type: Any = str,
+        fallback: ChatModel | str | Literal[False] | None = None,
+        accept: AcceptLevel = "confident",
+        turn_limit: int = 16,
+        repeat_limit: int = 3,
+        cost_limit: Decimal | None = None,
+        cpu_rate: Decimal | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> None:
+        if accept not in ("verified", "certified", "confident"):
+            raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
+        if turn_limit < 1 or repeat_limit < 1:
+            raise ConfigurationError("turn_limit and repeat_limit are at least 1")
+        if isinstance(cost_limit, float) or isinstance(cpu_rate, float):
+            raise ConfigurationError("money is a Decimal, never a float: Decimal('0.10')")
+        self._model: ChatModel = Planner() if model is None else _as_model(model)
+        self._is_planner = isinstance(self._model, Planner)
+        self._fallback: ChatModel | None = None
+        if fallback is None:
+            self._fallback = None if self._is_planner else self._model
+        elif fallback is not False:
+            self._fallback = _as_model(cast("ChatModel | str", fallback))
+        callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
+        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate)
+        self._instructions = instructions
+        self._typed: TypedAnswer | None = None
+        self._output: TypeAdapter[Any] | None = None
+        if output_type is not str:
+            self._output = TypeAdapter(output_type)
+            self._typed = TypedAnswer(self._output)
+        self._turn_limit = turn_limit
+        self._repeat_limit = repeat_limit
+        self._cost_limit = cost_limit
+        self._cpu_rate = cpu_rate
+        self._log = None if log is None else OutcomeLog(Path(log))
+
+    def __repr__(self) -> str:
+        names = ", ".join(schema.name for schema in self._dispatcher.schemas)
+        return f"<Brain {self._model.name}, tools: {names or 'none'}>"
+
+    async def __aenter__(self) -> Brain[Out]:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the models' connections and the log."""
+        for model in (self._model, self._fallback):
+            close = getattr(model, "aclose", None)
+            if close is not None:
+                await close()
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
+
+    async def run(
+        self,
+        prompt: str | None = None,
+        *,
+        history: Sequence[Message] | None = None,
+        deps: Any = None,
+        tenant: str | None = None,
+        session: str | None = None,
+        run_id: str | None = None,
+        budget: Any = None,
+        timeout: float | None = None,
+        approvals: Mapping[str, bool] | None = None,
+    ) -> RunResult[Out]:
+        """Answer ``prompt``.
+
+        Args:
+            prompt: The request. ``None`` only to resume a ``history`` whose last calls wait for approval.
+            history: ``result.messages`` of an earlier run.
+            deps: Handed to tools as ``ctx.deps``.
+            tenant: For whom; written to the log and given to tools.
+            session: Not built yet; raises :class:`NotBuilt`.
+            run_id: A name for this run in logs; by default a fresh one.
+            budget: Not built yet; raises :class:`NotBuilt`.
+            timeout: Seconds for the whole run.
+            approvals: Ids of calls that wait, with ``True`` (run it) or ``False`` (denied).
+
+        Raises:
+            BrainError: one of the tree in :mod:`brain.errors`, with the run as far as it got in ``.result``.
+        """
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        return await self._run(_arguments(*arguments), lambda event: None)
+
+    def run_sync(
+        self,
+        prompt: str | None = None,
+        *,
+        history: Sequence[Message] | None = None,
+        deps: Any = None,
+        tenant: str | None = None,
+        session: str | None = None,
+        run_id: str | None = None,
+        budget: Any = None,
+        timeout: float | None = None,
+        approvals: Mapping[str, bool] | None = None,
+    ) -> RunResult[Out]:
+        """:meth:`run` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        return run_sync(lambda: self._run(_arguments(*arguments), lambda event: None))
+
+    async def run_stream(
+        self,
+        prompt: str | None = None,
+        *,
+        history: Sequence[Message] | None = None,
+        deps: Any = None,
+        tenant: str | None = None,
+        session: str | None = None,
+        run_id: str | None = None,
+        budget: Any = None,
+        timeout: float | None = None,
+        approvals: Mapping[str, bool] | None = None,
+    ) -> AsyncIterator[RunEvent]:
+        """:meth:`run` as a stream of typed events, the last of which is ``Done``. Leaving the loop cancels the run."""
+        arguments = _arguments(prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
+
+        async def produce() -> RunResult[Out]:
+            try:
+                return await self._run(arguments, events.put_nowait, stream=True)
+            finally:
+                events.put_nowait(None)
+
+        task = asyncio.create_task(produce())
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+            yield Done(await task)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(
+        self, arguments: _Arguments, emit: Callable[[RunEvent], None], *, stream: bool = False
+    ) -> RunResult[Out]:
+        run = _Run(arguments, emit, self._cpu_rate)
+        logger.info("run started", extra={"run_id": run.id, "call_id": None})
+        try:
+            try:
+                async with asyncio.timeout_at(run.loop_deadline) as limit:
+                    output = await metered(self._loop(run, stream), run.meter)
+            except TimeoutError as error:
+                if not limit.expired():
+                    raise
+                raise RunTimeout(f"the run had {arguments.timeout:g} s and did not end within them") from error
+            finally:
+                await self._write_log(run)
+            result: RunResult[Out] = run.result(output)
+        except BrainError as error:
+            error.result = run.result(None)
+            logger.info("run ended: %s", type(error).__name__, extra={"run_id": run.id, "call_id": None})
+            raise
+        logger.info("run ended", extra={"run_id": run.id, "call_id": None})
+        return result
+
+    async def _loop(self, run: _Run, stream: bool) -> Out:
+        await self._resume(run)
+        while True:
+            self._check_limits(run)
+            response = await self._ask(run, stream)
+            if response.abstention is not None:
+                raise Abstained(response.abstention) from run.last_failure
+            run.messages.append(_assistant(response))
+            if response.tool_calls:
+                await self._dispatch(run, response.tool_calls)
+                continue
+            try:
+                return self._output_of(run, response)
+            except InvalidAnswer as error:
+                if self._is_planner or run.repairs >= REPAIRS:
+                    raise InvalidOutput(str(error)) from None
+                run.repairs += 1
+                problem = f"{error} Answer again, in the form that was asked for."
+                run.messages.append({"role": "user", "content": problem})
+
+    def _check_limits(self, run: _Run) -> None:
+        if len(run.turns) >= self._turn_limit:
+            raise TurnLimit(f"the run took {len(run.turns)} turns and has no answer; turn_limit is {self._turn_limit}")
+        if self._cost_limit is None:
+            return
+        spent = run.usage().cost
+        if spent.high is None:
+            raise CostLimit("cost_limit cannot be held: a request has no known price; give the model a price")
+        if spent.high >= self._cost_limit and run.turns:
+            raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
+
+    async def _ask(self, run: _Run, stream: bool) -> ModelResponse:
+        messages: list[Message] = list(run.messages)
+        if self._instructions:
+            messages.insert(0, {"role": "system", "content": self._instructions})
+        request = ModelRequest(
+            messages=messages,
+            tools=self._dispatcher.schemas,
+            output_schema=None if self._typed is None else self._typed.schema,
+            deadline=run.deadline,
+        )
+        start = time.perf_counter()
+        first = len(run.wire)
+        response: ModelResponse | None = None
+        error: BaseException | None = None
+        on_text = (lambda text: run.emit(TextDelta(text))) if stream else None
+        try:
+            response = await self._model.ask(request, on_attempt=run.wire.append, on_text=on_text)
+            return response
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            wire = tuple(run.wire[first:])
+            run.turns.append(
+                Turn(
+                    model=self._model.name,
+                    seconds=time.perf_counter() - start,
+                    usage=wire[-1].usage if wire else ModelResponse(None).usage,
+                    cost=Cost.total(attempt.cost for attempt in wire),
+                    tool_calls=response.tool_calls if response else (),
+                    wire_attempts=wire,
+                    error=None if error is None else f"{type(error).__name__}: {error}",
+                )
+            )
+
+    async def _dispatch(self, run: _Run, calls: Sequence[ToolCall]) -> None:
+        """Check the calls of one turn, run the good ones concurrently, and answer each of them."""
+        problems: dict[str, str] = {}
+        checked: list[CheckedCall] = []
+        for call in calls:
+            try:
+                checked.append(self._dispatcher.check(call))
+            except InvalidArguments as error:
+                problems[call.id] = str(error)
+        if len({call.id for call in calls}) < len(calls):
+            # Answers could not be told apart, so none of the calls is run.
+            calls = run.rename_duplicates(calls)
+            checked, problems = [], {call.id: "several calls had the same id; none was run" for call in calls}
+        waiting = [call for call in checked if call.requires_approval]
+        for call in checked:
+            self._count_repeat(run, call)
+        await self._run_calls(run, [call for call in checked if not call.requires_approval], calls)
+        for id, problem in problems.items():
+            run.messages.append(_tool_message(id, {"error": problem}))
+        if problems:
+            if run.repairs >= REPAIRS or self._is_planner:
+                raise InvalidToolCall("; ".join(problems.values()))
+            run.repairs += 1
+        if waiting:
+            raise _approval_required(waiting)
+
+    async def _run_calls(self, run: _Run, checked: Sequence[CheckedCall], order: Sequence[ToolCall]) -> None:
+        if not checked:
+            return
+
+        async def one(call: CheckedCall) -> Outcome[Any]:
+            context = RunContext(run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline)
+            run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
+            return await self._dispatcher.call(call, context, run.observer)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = {call.id: group.create_task(one(call)) for call in checked}
+        for call in order:  # answered in the order asked, so that the same run writes the same history
+            if call.id in tasks:
+                run.messages.append(_tool_message(call.id, _as_content(tasks[call.id].result())))
+
+    def _count_repeat(self, run: _Run, call: CheckedCall) -> None:
+        key = (call.callee.name, json.dumps(jsonable(dict(call.arguments)), sort_keys=True))
+        run.repeats[key] += 1
+        if run.repeats[key] > self._repeat_limit:
+            raise RepeatLimit(
+                f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
+                f" repeat_limit is {self._repeat_limit}"
+            )
+
+    async def _resume(self, run: _Run) -> None:
+        """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
+        open_calls = _unanswered(run.messages)
+        approvals = dict(run.arguments.approvals or {})
+        unknown = sorted(set(approvals) - {call.id for call in open_calls})
+        if unknown:
+            raise ConfigurationError(f"no call with the id {unknown[0]!r} waits for approval in this history")
+        waiting: list[CheckedCall] = []
+        approved: list[CheckedCall] = []
+        for call in open_calls:
+            try:
+                checked = self._dispatcher.check(call)
+            except InvalidArguments as error:
+                run.messages.append(_tool_message(call.id, {"error": str(error)}))
+                continue
+            if not checked.requires_approval:
+                lost = "the run was interrupted; the call may or may not have taken effect"
+                run.messages.append(_tool_message(call.id, {"error": lost}))
+            elif call.id not in approvals:
+                waiting.append(checked)
+            elif approvals[call.id]:
+                approved.append(checked)
+            else:
+                run.messages.append(_tool_message(call.id, {"denied": "a person did not allow this call"}))
+        await self._run_calls(run, approved, open_calls)
+        if waiting:
+            raise _approval_required(waiting)
+        if run.arguments.prompt is not None:
+            run.messages.append({"role": "user", "content": run.arguments.prompt})
+
+    def _output_of(self, run: _Run, response: ModelResponse) -> Out:
+        text = response.text or ""
+        if self._output is None or self._typed is None:
+            if not text.strip():
+                raise InvalidAnswer(f"{self._model.name} gave an empty answer.")
+            return cast(Out, text)
+        if response.value_of is None:
+            return cast(Out, self._typed.parse(text, self._model.name))
+        value = run.value_of(response.value_of)
+        try:
+            return cast(Out, self._output.validate_python(value))
+        except ValueError:
+            raise InvalidAnswer(f"the answer {_shortened(value)} does not fit output_type") from None
+
+    async def _write_log(self, run: _Run) -> None:
+        if self._log is None or not run.calls:
+            return
+        try:
+            await self._log.append(run.calls, tenant=run.arguments.tenant)
+        except OSError as error:
+            raise ConfigurationError(f"the log {str(self._log.path)!r} cannot be written: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Arguments:
+    prompt: str | None
+    history: tuple[Message, ...]
+    deps: Any
+    tenant: str | None
+    run_id: str
+    timeout: float | None
+    approvals: Mapping[str, bool] | None
+
+
+class _Run:
+    """What one run has gathered so far."""
+
+    def __init__(self, arguments: _Arguments, emit: Callable[[RunEvent], None], cpu_rate: Decimal | None) -> None:
+        self.arguments = arguments
+        self.id = arguments.run_id
+        self.emit = emit
+        self.messages: list[Message] = list(arguments.history)
+        self.calls: list[Outcome[Any]] = []
+        self.turns: list[Turn] = []
+        self.wire: list[WireAttempt] = []
+        self.repeats: Counter[tuple[str, str]] = Counter()
+        self.repairs = 0
+        self.meter = CpuMeter()
+        self.last_failure: BaseException | None = None
+        self.observer = Observer(attempt=self._attempt, wire=self.wire.append, ended=self._ended)
+        self._cpu_rate = cpu_rate
+        self._start = time.perf_counter()
+        self.deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
+        loop = asyncio.get_running_loop()
+        self.loop_deadline = None if arguments.timeout is None else loop.time() + arguments.timeout
+
+    def _attempt(self, call_id: str, tool: str, attempt: Attempt) -> None:
+        self.emit(AttemptMade(call_id, tool, attempt))
+
+    def _ended(self, outcome: Outcome[Any], failure: BaseException | None) -> None:
+        self.calls.append(outcome)
+        if isinstance(failure, Exception):
+            self.last_failure = failure
+        ids = {"run_id": self.id, "call_id": outcome.call_id}
+        logger.debug("%s answered by %s", outcome.tool, outcome.answered_by, extra=ids)
+        self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
+
+    def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
+        """Give the calls of the last message ids of their own."""
+        renamed = [replace(call, id=f"{call.id}#{index}") for index, call in enumerate(calls)]
+        for entry, call in zip(self.messages[-1]["tool_calls"], renamed, strict=True):
+            entry["id"] = call.id
+        return renamed
+
+    def value_of(self, call_id: str) -> Any:
+        """The typed value of a call of this run, or the JSON one of a call in the history."""
+        for outcome in self.calls:
+            if outcome.call_id == call_id:
+                return outcome.value
+        for message in reversed(self.messages):
+            if message["role"] == "tool" and message["tool_call_id"] == call_id:
+                return json.loads(message["content"]).get("value")
+        return None
+
+    def usage(self) -> Usage:
+        """The bill so far."""
+        return Usage.of(
+            self.calls,
+            self.wire,
+            brain_cpu_seconds=self.meter.high,
+            cpu_rate=self._cpu_rate,
+            seconds=time.perf_counter() - self._start,
+        )
+
+    def result(self, output: Any) -> RunResult[Any]:
+        return RunResult(
+            run_id=self.id,
+            output=output,
+            usage=self.usage(),
+            calls=tuple(self.calls),
+            turns=tuple(self.turns),
+            wire_attempts=tuple(self.wire),
+            messages=tuple(self.messages),
+            new_from=len(self.arguments.history),
+            repairs=self.repairs,
+            tenant=self.arguments.tenant,
+        )
+
+
+def _arguments(
+    prompt: str | None,
+    history: Sequence[Message] | None,
+    deps: Any,
+    tenant: str | None,
+    session: str | None,
+    run_id: str | None,
+    budget: Any,
+    timeout: float | None,
+    approvals: Mapping[str, bool] | None,
+) -> _Arguments:
+    if session is not None:
+        raise NotBuilt("sessions are not built yet; keep result.messages and pass them as history")
+    if budget is not None:
+        raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
+    if timeout is not None and not timeout > 0:
+        raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
+    messages = tuple(history or ())
+    for message in messages:
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            raise ConfigurationError("history is a list of chat messages, as in result.messages")
+    if prompt is None:
+        if not messages:
+            raise PromptError("there is no prompt; say what is wanted")
+    else:
+        _check_prompt(prompt)
+    return _Arguments(prompt, messages, deps, tenant, run_id or uuid.uuid4().hex, timeout, approvals)
+
+
+def _check_prompt(prompt: str) -> None:
+    if not isinstance(prompt, str):
+        raise PromptError(f"the prompt is {type(prompt).__name__}, not text; decode bytes as UTF-8 first")
+    if not prompt.strip():
+        raise PromptError("the prompt is empty; say what is wanted")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt cannot be written as UTF-8 (character {error.start} is half of a pair); decode its source again"
+        ) from None
+
+
+def _as_model(model: ChatModel | str) -> ChatModel:
+    if isinstance(model, str):
+        return model_from_name(model)
+    if not callable(getattr(model, "ask", None)):
+        raise ConfigurationError(f"{model!r} is not a model: pass a name such as 'openai:NAME', or an object with `ask`")
+    return model
+
+
+def _as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
+    if isinstance(function, Tool):
+        return function
+    if isinstance(function, Specialist):
+        raise ConfigurationError(f"{function.name} is a specialist; pass it in specialists=, so that it is checked")
+    if not callable(function):
+        raise ConfigurationError(f"{function!r} is not a tool: pass a typed function")
+    return Tool(function)
+
+
+def _as_specialist(each: Specialist[..., Any] | str) -> Specialist[..., Any]:
+    if isinstance(each, Specialist):
+        return each
+    if isinstance(each, str | os.PathLike):
+        try:
+            return load(each)
+        except SpecialistError as error:
+            raise ConfigurationError(str(error)) from error
+    raise ConfigurationError(f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools=")
+
+
+def _assistant(response: ModelResponse) -> Message:
+    message: Message = {"role": "assistant", "content": response.text}
+    if response.tool_calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in response.tool_calls
+        ]
+    return message
+
+
+def _tool_message(call_id: str, content: dict[str, Any]) -> Message:
+    return {"role": "tool", "tool_call_id": call_id, "content": json.dumps(content, ensure_ascii=False)}
+
+
+def _as_content(outcome: Outcome[Any]) -> dict[str, Any]:
+    """An outcome as a model reads it: short, and typed."""
+    if outcome.accepted:
+        return {"value": jsonable(outcome.value), "accepted_by": outcome.accepted_by}
+    tried = outcome.attempts[-1].outcome if outcome.attempts else "answered"
+    kind = "error" if tried in ("error", "timeout") else "abstained"
+    return {kind: outcome.reason}
+
+
+def _unanswered(messages: Sequence[Message]) -> list[ToolCall]:
+    """The calls of the last assistant message that no tool message answers."""
+    answered: set[str] = set()
+    for message in reversed(messages):
+        if message["role"] == "tool":
+            answered.add(str(message.get("tool_call_id")))
+            continue
+        entries = message.get("tool_calls") or () if message["role"] == "assistant" else ()
+        calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in entries]
+        return [call for call in calls if call.id not in answered]
+    return []
+
+
+def _approval_required(waiting: Sequence[CheckedCall]) -> ApprovalRequired:
+    pending = tuple(PendingApproval(call.id, call.callee.name, call.arguments) for call in waiting)
+    names = ", ".join(call.tool for call in pending)
+    return ApprovalRequired(
+        f"{names} waits for a person's approval; resume with run(history=error.result.messages, approvals={{id: True}})",
+        pending=pending,
+    )
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

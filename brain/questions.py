@@ -1,0 +1,68 @@
+"""A typed question to a chat model: a JSON schema goes out with it, a checked value comes back.
+
+Used for the final answer of a run (``output_type``) and for the ladder's last rung.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from specialists import InvalidAnswer, InvalidArguments
+from specialists.signatures import check_answer, problems_of
+
+from .tooling import load_object
+
+__all__ = ["TypedAnswer"]
+
+
+class TypedAnswer:
+    """The JSON form of an answer of one type. A type that is not an object is wrapped as ``{"answer": …}``.
+
+    Chat completions want an object at the root of a schema.
+    """
+
+    def __init__(self, adapter: TypeAdapter[Any], *, schema: dict[str, Any] | None = None) -> None:
+        self._adapter = adapter
+        inner = dict(schema or adapter.json_schema())
+        self._wrapped = inner.get("type") != "object" or "properties" not in inner
+        if self._wrapped:
+            definitions = inner.pop("$defs", None)
+            self.schema: dict[str, Any] = {
+                "type": "object",
+                "properties": {"answer": inner},
+                "required": ["answer"],
+                "additionalProperties": False,
+            }
+            if definitions:
+                self.schema["$defs"] = definitions
+        else:
+            self.schema = inner
+
+    def parse(self, text: str, who: str) -> Any:
+        """The value in a model's text. Raises ``specialists.InvalidAnswer``."""
+        text = _without_fence(text)
+        try:
+            value: Any = load_object(text, who)
+        except InvalidArguments as error:
+            raise InvalidAnswer(f"{who} did not answer with the JSON it was asked for: {error.problems[0]}") from None
+        if self._wrapped:
+            if set(value) != {"answer"}:
+                raise InvalidAnswer(f"{who} did not answer with an object that has just the key 'answer'")
+            value = value["answer"]
+        from pydantic_core import to_json
+
+        try:
+            checked = self._adapter.validate_json(to_json(value), strict=True)
+        except ValidationError as error:
+            raise InvalidAnswer(f"{who} answered with the wrong type: {'; '.join(problems_of(error))}") from None
+        return check_answer(self._adapter, checked, who)
+
+
+def _without_fence(text: str) -> str:
+    """Many models put JSON between code fences, whatever they were asked."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].removeprefix("json").strip()
+    return text

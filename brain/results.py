@@ -1,0 +1,41 @@
+"""What a run gives back: the output, every call with its attempts, every wire attempt, the messages and the bill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from specialists import Outcome
+
+from .events import Message, Turn, WireAttempt
+from .ledger import Usage
+
+__all__ = ["RunResult"]
+
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult(Generic[Out]):
+    """A run, as far as it got. Errors that end a run carry one too; then ``output`` is ``None``.
+
+    ``calls``: the outcomes of the tool calls, in the order in which they ended. ``turns``: the brain's own model
+    calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
+    ``messages``: the whole history, ready to be handed to the next run. ``repairs``: rounds in which the model was
+    told that a call or an answer of its had the wrong form.
+    """
+
+    run_id: str
+    output: Out | None
+    usage: Usage
+    calls: tuple[Outcome[Any], ...]
+    turns: tuple[Turn, ...]
+    wire_attempts: tuple[WireAttempt, ...]
+    messages: tuple[Message, ...]
+    new_from: int
+    repairs: int = 0
+    tenant: str | None = None
+
+    def new_messages(self) -> list[Message]:
+        """The messages this run added to the history it was given."""
+        return list(self.messages[self.new_from :])

@@ -1,0 +1,268 @@
+"""Tools: plain typed functions with a schema, checked arguments and a declared effect.
+
+This module knows nothing of models, ladders or loops.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, overload
+
+from pydantic import TypeAdapter
+
+from specialists import DefinitionError, InvalidArguments
+from specialists.loops import run_in_thread
+from specialists.signatures import Signature
+
+from .errors import ConfigurationError
+from .events import ToolSchema
+
+__all__ = ["Effect", "RunContext", "Tool", "check_name", "load_object", "tool"]
+
+Deps = TypeVar("Deps")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Effect = Literal["pure", "idempotent", "once"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext(Generic[Deps]):
+    """What a tool may know of the run that calls it, as its first parameter.
+
+    ``deps`` is what the application gave to ``run(deps=...)``; ``deadline`` is a point on :func:`time.monotonic`.
+    """
+
+    deps: Deps
+    run_id: str
+    call_id: str
+    tenant: str | None = None
+    deadline: float | None = None
+
+
+class Tool(Generic[P, R]):
+    """A typed function that a model may call. Made by :func:`tool` or :meth:`from_schema`; called, it is the function.
+
+    ``effect``: ``pure`` (no effect at all), ``idempotent`` (twice is as once) or ``once`` (the default: never run
+    twice). ``requires_approval``: a person is asked first. ``timeout``: seconds for one call.
+    Raises :class:`ConfigurationError` for a function or a name that cannot be offered to a model.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        effect: Effect = "once",
+        requires_approval: bool = False,
+        timeout: float | None = None,
+    ) -> None:
+        try:
+            signature = Signature(function, injected=_is_context)
+        except DefinitionError as error:
+            raise ConfigurationError(str(error)) from None
+        self._setup(name or signature.name, description or signature.description, effect, requires_approval, timeout)
+        parameters = list(inspect.signature(function).parameters)
+        if signature.injected_names and signature.injected_names != tuple(parameters[:1]):
+            raise ConfigurationError(f"{self.name}: only the first parameter may be a RunContext")
+        self.function: Callable[..., Any] = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.parameters: Mapping[str, Any] = signature.schema
+        self.returns = _returns(signature.returns)
+        self._context_name = next(iter(signature.injected_names), None)
+        self._check = signature.check_json
+
+    def _setup(
+        self, name: str, description: str, effect: Effect, requires_approval: bool, timeout: float | None
+    ) -> None:
+        self.name = check_name(name)
+        self.description = description
+        if effect not in ("pure", "idempotent", "once"):
+            raise ConfigurationError(f"{name}: effect is 'pure', 'idempotent' or 'once', not {effect!r}")
+        if timeout is not None and not timeout > 0:
+            raise ConfigurationError(f"{name}: timeout is in seconds and positive, not {timeout!r}")
+        self.effect: Effect = effect
+        self.requires_approval = requires_approval
+        self.timeout = timeout
+        self.__name__ = name
+        self.__doc__ = description
+
+    @classmethod
+    def from_schema(
+        cls,
+        name: str,
+        description: str,
+        json_schema: Mapping[str, Any],
+        call: Callable[..., Any],
+        *,
+        effect: Effect = "once",
+        requires_approval: bool = False,
+        timeout: float | None = None,
+    ) -> Tool[..., Any]:
+        """A tool from a JSON schema of its arguments (an object), for functions whose types are not at hand.
+
+        ``call``, sync or async, gets the checked arguments by name, or, when it takes a single parameter that is not
+        one of the schema's, as one dictionary. Raises :class:`ConfigurationError` for an invalid schema.
+        """
+        from jsonschema.exceptions import SchemaError
+        from jsonschema.validators import Draft202012Validator, validator_for
+
+        self = cls.__new__(cls)
+        self._setup(name, description, effect, requires_approval, timeout)
+        validator_class = validator_for(json_schema, default=Draft202012Validator)
+        try:
+            validator_class.check_schema(json_schema)
+        except SchemaError as error:
+            raise ConfigurationError(f"{name}: its arguments are not described by a JSON schema: {error.message}") from None
+        if json_schema.get("type", "object") != "object":
+            raise ConfigurationError(f"{name}: the JSON schema of a tool's arguments describes an object")
+        # What the schema does not name is refused, as for typed functions, unless the schema itself says otherwise.
+        closed = {"type": "object", "properties": {}, "additionalProperties": False, **json_schema}
+        validator = validator_class(closed)
+
+        def check(text: str) -> dict[str, Any]:
+            arguments = load_object(text, name)
+            problems = tuple(
+                f"{'.'.join(str(part) for part in problem.absolute_path)}: {problem.message}".removeprefix(": ")
+                for problem in validator.iter_errors(arguments)
+            )
+            if problems:
+                raise InvalidArguments(f"{name}: {'; '.join(problems)}", problems=problems)
+            return arguments
+
+        takes = list(inspect.signature(call).parameters.values())
+        self._context_name = None
+        hint = getattr(call, "__annotations__", {}).get(takes[0].name) if takes else None
+        if hint is not None and (_is_context(hint) or str(hint).startswith("RunContext")):
+            self._context_name = takes.pop(0).name
+        as_one = (
+            len(takes) == 1
+            and takes[0].kind in (takes[0].POSITIONAL_ONLY, takes[0].POSITIONAL_OR_KEYWORD)
+            and takes[0].name not in closed["properties"]
+        )
+        if as_one:
+            context_name = self._context_name
+
+            def function(**arguments: Any) -> Any:
+                context = (arguments.pop(context_name),) if context_name else ()
+                return call(*context, arguments)
+
+            self.function = function
+        else:
+            self.function = call
+        self.is_async = inspect.iscoroutinefunction(call)
+        self.parameters = closed
+        self.returns = None
+        self._check = check
+        return self
+
+    def __repr__(self) -> str:
+        return f"<tool {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, unchecked."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    @property
+    def schema(self) -> ToolSchema:
+        """The tool as a model sees it."""
+        return ToolSchema(self.name, self.description, self.parameters, self.returns)
+
+    def check(self, text: str) -> dict[str, Any]:
+        """The arguments a model wrote as JSON, checked. Raises ``specialists.InvalidArguments``."""
+        return self._check(text)
+
+    async def run(self, arguments: Mapping[str, Any], context: RunContext[Any]) -> Any:
+        """Run with checked arguments; a sync function in a thread. Whatever the function raises is raised."""
+        given = dict(arguments)
+        if self._context_name is not None:
+            given[self._context_name] = context
+        if self.is_async:
+            result = self.function(**given)
+        else:
+            result = await run_in_thread(self.function, **given)
+        return await result if inspect.isawaitable(result) else result
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    effect: Effect = "once",
+    requires_approval: bool = False,
+    timeout: float | None = None,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
+    """Make a tool of a typed function, sync or async; with or without arguments.
+
+    The types are the schema, the docstring is the description. A first parameter of type :class:`RunContext` is
+    filled in by the run and absent from the schema.
+
+    Args:
+        name: The tool's name; by default the function's.
+        description: For whoever plans; by default the docstring.
+        effect: ``pure``, ``idempotent`` or ``once`` (default).
+        requires_approval: A person must agree to each call.
+        timeout: Seconds for one call.
+    """
+    if function is None:
+        return lambda inner: Tool(inner, **declared)
+    return Tool(function)
+
+
+def check_name(name: str) -> str:
+    """``name``, if a model can tell it from every other. Raises :class:`ConfigurationError`.
+
+    Letters outside ASCII are refused: two names that look alike must not be two tools.
+    """
+    if unicodedata.normalize("NFKC", name) != name or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} cannot be a tool's name: use up to 64 of the letters a-z, A-Z, digits, '_', '-' and '.', and begin"
+            " with a letter"
+        )
+    return name
+
+
+def load_object(text: str, who: str) -> dict[str, Any]:
+    """JSON text as an object, with no key twice and no NaN in it. Raises ``specialists.InvalidArguments``."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(items)
+        if len(result) != len(items):
+            raise ValueError("a key stands twice")
+        return result
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is not JSON")
+
+    try:
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArguments(f"{who}: the arguments are not JSON: {error}", problems=(str(error),)) from None
+    if not isinstance(value, dict):
+        raise InvalidArguments(f"{who}: the arguments are not a JSON object", problems=("not an object",))
+    return value
+
+
+def _is_context(hint: Any) -> bool:
+    return hint is RunContext or get_origin(hint) is RunContext
+
+
+def _returns(annotation: Any) -> dict[str, Any] | None:
+    if annotation is Any or annotation is None:
+        return None
+    try:
+        return TypeAdapter(annotation).json_schema()
+    except Exception:  # a return type that pydantic cannot describe is merely unknown
+        return None
