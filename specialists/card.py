@@ -16,7 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CardError, ModelRejected
 
-__all__ = ["CARD", "Card", "Measured", "file_hash", "listed_files", "read_card", "seal", "verify_files"]
+__all__ = [
+    "CARD",
+    "Card",
+    "Measured",
+    "file_hash",
+    "file_problems",
+    "listed_files",
+    "read_card",
+    "seal",
+    "verify_files",
+]
 
 CARD = "specialist.toml"
 
@@ -67,7 +77,9 @@ def read_card(folder: Path) -> Card:
     if not folder.is_dir():
         raise CardError(f"there is no folder {str(folder)!r}")
     if not path.is_file():
-        raise CardError(f"the folder {str(folder)!r} has no {CARD}; `brain specialists new NAME` writes one to start from")
+        raise CardError(
+            f"the folder {str(folder)!r} has no {CARD}; `brain specialists new NAME` writes one to start from"
+        )
     try:
         data: dict[str, Any] = tomllib.loads(path.read_bytes().decode("utf-8"))
         return Card.model_validate(data)
@@ -94,24 +106,29 @@ def listed_files(folder: Path) -> Iterator[str]:
         yield "/".join(parts)
 
 
+def file_problems(folder: Path, card: Card) -> Iterator[tuple[str, str]]:
+    """Each file that is not as the card says, with what is wrong with it; nothing when the folder is the card's."""
+    present = set(listed_files(folder))
+    for name in sorted(card.files):
+        path = folder / name
+        if name not in present:
+            yield name, f"the card lists {name!r}, which is not in the folder"
+        elif path.is_symlink():
+            yield name, f"{name!r} is a link, and a link can be pointed elsewhere"
+        elif file_hash(path) != card.files[name]:
+            yield name, f"{name!r} is not the file the card names (its sha256 differs)"
+    for name in sorted(present - set(card.files)):
+        yield name, f"{name!r} is not listed in the card"
+
+
 def verify_files(folder: Path, card: Card) -> None:
     """Check that the folder holds the listed files with the listed hashes, and no others.
 
     Raises :class:`ModelRejected` that names the first file that differs.
     """
-    present = set(listed_files(folder))
-    remedy = f"get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
-    for name in sorted(card.files):
-        if name not in present:
-            raise ModelRejected(f"{card.name}: the card lists {name!r}, which is not in the folder; {remedy}")
-        path = folder / name
-        if path.is_symlink():
-            raise ModelRejected(f"{card.name}: {name!r} is a link, and a link can be pointed elsewhere; {remedy}")
-        if file_hash(path) != card.files[name]:
-            raise ModelRejected(f"{card.name}: {name!r} is not the file the card names (its sha256 differs); {remedy}")
-    unlisted = sorted(present - set(card.files))
-    if unlisted:
-        raise ModelRejected(f"{card.name}: {unlisted[0]!r} is not listed in the card; {remedy}")
+    for _, problem in file_problems(folder, card):
+        remedy = f"get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
+        raise ModelRejected(f"{card.name}: {problem}; {remedy}")
 
 
 def seal(folder: Path) -> Card:

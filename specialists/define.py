@@ -149,29 +149,31 @@ class Specialist(Generic[P, T]):
         hooks: Hooks | None = None,
         above: tuple[LadderRung, ...] = (),
         max_steps: int | None = None,
+        timeout: float | None = None,
     ) -> Outcome[T]:
         """Climb with checked arguments: the local rungs, then the rungs ``above`` (a brain adds the big model).
 
-        ``max_steps`` caps the steps of every rung.
+        ``max_steps`` caps the steps of every rung. ``timeout`` stands in place of the specialists' own time limits.
         """
         from dataclasses import replace
 
-        rungs = (*self.ladder(max_steps=max_steps), *above)
+        rungs = (*self.ladder(max_steps=max_steps, timeout=timeout), *above)
         outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks)
         return replace(outcome, tool=self.name)
 
-    def ladder(self, *, max_steps: int | None = None) -> tuple[LadderRung, ...]:
+    def ladder(self, *, max_steps: int | None = None, timeout: float | None = None) -> tuple[LadderRung, ...]:
         """The local rungs in order: this specialist, more steps of it, the next specialists."""
         first, *more = self.steps or (None,)
-        rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps))]
+        rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps), timeout)]
         for index, steps in enumerate(more):
             if max_steps is not None and (first or 0) >= max_steps:
                 break
             name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
-            rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps)))
+            rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout))
         seen, other = {self.name}, self.next
         while other is not None and other.name not in seen:
-            rungs.append(self._rung(f"next:{other.name}", "next", other, _least((other.steps or (None,))[-1], max_steps)))
+            last = _least((other.steps or (None,))[-1], max_steps)
+            rungs.append(self._rung(f"next:{other.name}", "next", other, last, timeout))
             seen.add(other.name)
             other = other.next
         return tuple(rungs)
@@ -184,7 +186,9 @@ class Specialist(Generic[P, T]):
             return attempt
         return replace(attempt, verdict=await run_verifier(self.verify, arguments, attempt.value))
 
-    def _rung(self, name: str, kind: Any, who: Specialist[..., Any], max_steps: int | None) -> LadderRung:
+    def _rung(
+        self, name: str, kind: Any, who: Specialist[..., Any], max_steps: int | None, timeout: float | None
+    ) -> LadderRung:
         # The same typed question has the same check, whoever answers it; who has none brings his own.
         judge = self if self.verify is not None else who
         policy = RungPolicy(
@@ -197,7 +201,7 @@ class Specialist(Generic[P, T]):
         )
 
         async def run(question: Question) -> Attempt:
-            return await who._attempt(name, question, max_steps, judge, self.answers)
+            return await who._attempt(name, question, max_steps, judge, self.answers, timeout)
 
         return LadderRung(policy, run)
 
@@ -208,11 +212,12 @@ class Specialist(Generic[P, T]):
         max_steps: int | None,
         judge: Specialist[..., Any],
         answers: TypeAdapter[Any],
+        timeout: float | None,
     ) -> Attempt:
         start = time.perf_counter()
         meter = CpuMeter()
         token = current_meter.set(meter)
-        limits = [limit for limit in (self.timeout, question.remaining()) if limit is not None]
+        limits = [limit for limit in (timeout or self.timeout, question.remaining()) if limit is not None]
         limit = min(limits, default=None)
         effort = Effort(max_steps, None if limit is None else time.monotonic() + limit)
         fields: dict[str, Any]

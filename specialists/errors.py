@@ -11,6 +11,8 @@
     ├── InvalidAnswer             a function returned what it did not promise: wrong type, NaN
     ├── ModelRejected             a model file that is missing, empty, unreadable or has another hash
     ├── ModelFailed               the model ran and failed, or gave NaN, or was given inputs of a wrong shape
+    ├── CasesError                a file of labelled cases with a line that cannot be used, or none
+    ├── ScaffoldError             a new folder cannot be started: its name is no good, or it is there already
     ├── MissingRuntime            onnxruntime is not installed; the message names the extras
     └── CannotAnswer              raised by a specialist's own function: there is no answer, and why
 
@@ -22,12 +24,14 @@ from __future__ import annotations
 __all__ = [
     "CannotAnswer",
     "CardError",
+    "CasesError",
     "DefinitionError",
     "InvalidAnswer",
     "InvalidArguments",
     "MissingRuntime",
     "ModelFailed",
     "ModelRejected",
+    "ScaffoldError",
     "SpecialistError",
     "UnknownSpecialist",
     "UntrustedFolder",
@@ -72,6 +76,14 @@ class ModelRejected(SpecialistError):
 
 class ModelFailed(SpecialistError):
     """The model could not run on these inputs, or its output is not finite."""
+
+
+class CasesError(SpecialistError):
+    """A file of labelled cases cannot be used; the message names the line."""
+
+
+class ScaffoldError(SpecialistError):
+    """A new specialist's folder cannot be written under this name."""
 
 
 class MissingRuntime(SpecialistError):

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from .card import CARD, Card, read_card, verify_files
 from .define import Specialist
-from .errors import CardError, DefinitionError, UnknownSpecialist, UntrustedFolder
+from .errors import CardError, DefinitionError, SpecialistError, UnknownSpecialist, UntrustedFolder
 
-__all__ = ["Found", "find", "load", "names"]
+__all__ = ["Found", "find", "folder_of", "is_path", "load", "names"]
 
 ENTRY_POINTS = "specialists"
 ZOO = Path(__file__).with_name("zoo")
@@ -44,6 +44,28 @@ def names() -> dict[str, str]:
     return found
 
 
+def is_path(name: str | os.PathLike[str]) -> bool:
+    """Whether ``name`` means a folder: it has a separator, or is a path already."""
+    return not isinstance(name, str) or "/" in name or os.sep in name
+
+
+def folder_of(name: str | os.PathLike[str]) -> Path | None:
+    """Where the card of ``name`` lies, without importing any of its code; ``None`` when it has no folder.
+
+    Raises :class:`UnknownSpecialist`.
+    """
+    if is_path(name):
+        return Path(name).resolve()
+    if (ZOO / name / CARD).is_file():
+        return ZOO / name
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.name == name:
+            # Only a top-level module can be found without importing what stands around it.
+            spec = None if "." in entry.value or ":" in entry.value else importlib.util.find_spec(entry.value)
+            return None if spec is None or spec.origin is None else Path(spec.origin).parent
+    raise _unknown(str(name))
+
+
 def load(name: str | os.PathLike[str], trust: bool = False) -> Specialist[..., Any]:
     """A specialist by name, or by the path of its folder.
 
@@ -55,15 +77,19 @@ def load(name: str | os.PathLike[str], trust: bool = False) -> Specialist[..., A
 
 def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
     """As :func:`load`, with the card, the folder and the card's ``correct``."""
-    if not isinstance(name, str) or "/" in name or os.sep in name:
+    if is_path(name):
         return _from_folder(Path(name).resolve(), trust)
     if (ZOO / name / CARD).is_file():
         return _from_package(importlib.import_module(f"specialists.zoo.{name}"))
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
             return _from_entry(entry)
-    hint = f"; for the folder of that name write './{name}'" if Path(name).is_dir() else ""
-    raise UnknownSpecialist(f"there is no specialist {name!r}; known are {', '.join(names()) or 'none'}{hint}")
+    raise _unknown(str(name))
+
+
+def _unknown(name: str) -> UnknownSpecialist:
+    hint = f"; for the folder of that name write './{name}'" if name and Path(name).is_dir() else ""
+    return UnknownSpecialist(f"there is no specialist {name!r}; known are {', '.join(names()) or 'none'}{hint}")
 
 
 def _from_entry(entry: EntryPoint) -> Found:
@@ -106,9 +132,13 @@ def _from_folder(folder: Path, trust: bool) -> Found:
 def _resolve(package: str, folder: Path, card: Card) -> Found:
     thing = _member(package, card.function, folder)
     if not isinstance(thing, Specialist):
-        raise CardError(f"{folder / CARD}: function {card.function!r} is not a specialist; decorate it with @specialist")
+        raise CardError(
+            f"{folder / CARD}: function {card.function!r} is not a specialist; decorate it with @specialist"
+        )
     if thing.name != card.name:
-        raise CardError(f"{folder / CARD}: the card's name is {card.name!r}, the function's {thing.name!r}; make them one")
+        raise CardError(
+            f"{folder / CARD}: the card's name is {card.name!r}, the function's {thing.name!r}; make them one"
+        )
     correct = None if card.correct is None else _member(package, card.correct, folder)
     return Found(thing, card, folder, correct)
 
@@ -117,5 +147,8 @@ def _member(package: str, where: str, folder: Path) -> Any:
     module, _, name = where.partition(":")
     try:
         return getattr(importlib.import_module(f"{package}.{module}"), name)
-    except (ImportError, AttributeError) as error:
-        raise CardError(f"{folder / CARD}: {where!r} cannot be imported: {error}") from error
+    except SpecialistError:
+        raise  # what the folder's own @specialist said is clearer than anything to be said here
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise CardError(f"{folder / CARD}: {where!r} cannot be imported: {problem}") from error
