@@ -39,7 +39,9 @@ DESKS = Path(__file__).with_name("desks.tsv")
 
 
 @tool(effect="pure")
-def desk_for(label: Annotated[str, Field(description="Intent label of the customer message")]) -> str:
+def desk_for(
+    label: Annotated[str, Field(pattern=r"^[a-z0-9_]+$", description="Intent label of the customer message")],
+) -> str:
     """Find the customer service desk that should handle a message, by the intent label of the message."""
     try:
         return _desks()[label]
@@ -271,4 +273,4 @@ def _requests(text: str, path: Path) -> Iterator[str]:
 @cache
 def _desks() -> dict[str, str]:
     lines = DESKS.read_text("utf-8").splitlines()
-    return dict(line.split("\t") for line in lines)  # type: ignore[misc]
+    return dict(line.split("\t", 1) for line in lines)
