@@ -83,7 +83,7 @@ def _strings(value: str) -> Iterator[str]:
     # One symbol for another throughout: this keeps every pattern, and breaks only what ties the answer to its question.
     symbols = sorted(set(value))
     for one, other in list(combinations(symbols, 2))[:MOST_PLACES]:
-        yield value.translate(str.maketrans({one: other, other: one}))
+        yield value.translate(str.maketrans(one + other, other + one))
     if " " in value:
         words = value.split()
         yield " ".join(reversed(words))
@@ -94,8 +94,9 @@ def _strings(value: str) -> Iterator[str]:
     for place in _places(len(value) - 1):
         yield value[:place] + value[place + 1] + value[place] + value[place + 2 :]
     chosen = random.Random(len(value))
-    for one, other in (sorted(chosen.sample(range(len(value)), 2)) for _ in range(MOST_PLACES) if len(value) > 1):
-        yield value[:one] + value[other] + value[one + 1 : other] + value[one] + value[other + 1 :]
+    for _ in range(MOST_PLACES if len(value) > 1 else 0):
+        left, right = sorted(chosen.sample(range(len(value)), 2))
+        yield value[:left] + value[right] + value[left + 1 : right] + value[left] + value[right + 1 :]
 
 
 def _others(symbol: str) -> tuple[str, ...]:
