@@ -68,19 +68,27 @@ def numbers(reading: Reading, parameter: Parameter) -> list[Candidate]:
     found = []
     numerals = [n for n in reading.numerals if not _in_date(reading, n)]
     starts = frozenset(n.start for n in numerals)
-    for numeral in numerals:
+    lead = 0.0
+    for index, numeral in enumerate(numerals):
+        left, right = cue(reading, numeral.start, numeral.end, parameter, starts - {numeral.start})
+        # "base and height as 6 and 10": what names the first of a run may name the others
+        joined = index > 0 and _RUN.fullmatch(reading.head[numerals[index - 1].end : numeral.start])
+        lead = left = max(left, 0.95 * lead) if joined else left
         value, shift = _fitted(numeral, parameter)
         if value is None:
             continue
-        left, right = cue(reading, numeral.start, numeral.end, parameter, starts - {numeral.start})
         unit_word = naming(reading.tokens_after(numeral.start, 4)[1:2], parameter, 1.0) if numeral.unit else 0.0
         score = 0.3 + 0.5 * max(left, right, 0.9 * unit_word) + 0.1 * min(left, right) + shift
         score += _unit_fit(numeral, parameter) + _year_fit(numeral, parameter, reading)
         score += 0.6 * preposition_fit(reading.word_before(numeral.start), parameter.position)
         if numeral.ordinal:
             score -= 0.15
+        if _counting(parameter) and not (numeral.unit or numeral.money or numeral.percent or numeral.ordinal):
+            score += _count_fit(reading, numeral)
         if numeral.spelled and numeral.value in (0, 1, 0.5) and not numeral.unit:
             score -= 0.35
+        elif numeral.spelled and parameter.position and right > 0.3 and not numeral.unit:
+            score -= 0.35  # "its three sides" counts them
         elif numeral.spelled and numeral.value == 2 and right < 0.3 and not numeral.unit:
             score -= 0.2  # "the two sides", "two numbers": a manner of speaking
         if any(q.start < numeral.start and numeral.end < q.end for q in reading.quotes):
@@ -91,6 +99,28 @@ def numbers(reading: Reading, parameter: Parameter) -> list[Candidate]:
     return found + _clock_parts(reading, parameter)
 
 
+_RUN = re.compile(r"\s*(?:units?)?\s*(?:,|and|,\s*and|&|or|to|x|by)\s*", re.IGNORECASE)
+_COUNTS = frozenset("count limit top num quantiti number maximum max result".split())
+
+
+def _counting(parameter: Parameter) -> bool:
+    """Whether the parameter says how many results are wanted."""
+    return bool(_COUNTS & set(parameter.words)) and bool(
+        re.search(r"(?i)number of|how many|quantity|limit|top|maximum", parameter.description)
+    )
+
+
+def _count_fit(reading: Reading, numeral: Numeral) -> float:
+    """``find ten …``, ``the top five …``, ``5 latest …`` say how many."""
+    before = reading.word_before(numeral.start)
+    return 0.3 if before in _COUNTING_VERBS else 0.0
+
+
+_COUNTING_VERBS = frozenset(
+    "find get show give list top me first last latest recommend suggest fetch retrieve search for the best order book buy".split()
+)
+
+
 def _in_date(reading: Reading, numeral: Numeral) -> bool:
     moments = [m for m in reading.dates if m.month is not None] + reading.times
     return any(m.start <= numeral.start and numeral.end <= m.end for m in moments)
@@ -99,6 +129,8 @@ def _in_date(reading: Reading, numeral: Numeral) -> bool:
 def _fitted(numeral: Numeral, parameter: Parameter) -> tuple[int | float | None, float]:
     """The value in the parameter's unit and type, and what the fit of the type is worth."""
     value: int | float | None = numeral.value
+    if numeral.unit == "K" and not {"temperatur", "temp", "kelvin"} & {*parameter.words, *parameter.described}:
+        value = numeral.value * 1000
     if numeral.percent:
         value = _percent(numeral.value, parameter)
     elif numeral.unit and parameter.unit and parameter.unit != numeral.unit:
@@ -171,7 +203,7 @@ def _year_fit(numeral: Numeral, parameter: Parameter, reading: Reading) -> float
         plain = isinstance(numeral.value, int) and not numeral.unit and not numeral.money and not numeral.percent
         if plain and 1000 <= numeral.value <= 2200:
             return 0.4 if parameter.role == "year" else 0.2
-        return -0.3 if parameter.role == "year" and not numeral.unit else 0.0
+        return -0.15 if parameter.role == "year" and not numeral.unit else 0.0
     bare = not (numeral.unit or numeral.money or numeral.percent)
     if bare and 1500 <= numeral.value <= 2100 and reading.word_before(numeral.start) in ("in", "year", "since", "during"):
         return -0.3
@@ -269,6 +301,7 @@ def flags(reading: Reading, parameter: Parameter) -> list[Candidate]:
             alike = likeness(token.stem, word)
             if alike > hits.get(word, (0, 0, 0.0))[2]:
                 hits[word] = (token.start, token.end, alike)
+    found += _opposites(reading, words)
     if hits:
         share = sum(hit[2] for hit in hits.values()) / len(words)
         start = min(hit[0] for hit in hits.values())
@@ -278,6 +311,30 @@ def flags(reading: Reading, parameter: Parameter) -> list[Candidate]:
         if said:
             value, share = said[1].lower() in ("true", "yes", "on"), 1.0
         found.append(Candidate(value, 0.75 * share, start, end, exclusive=False, source="flag"))
+    return found
+
+
+_OPPOSITES = {
+    "on": ("on", "off"), "enabl": ("enable", "disable"), "activ": ("activate", "deactivate"), "open": ("open", "close"),
+    "lock": ("lock", "unlock"), "ascend": ("ascending", "descending"), "public": ("public", "private"),
+    "visibl": ("show", "hide"), "start": ("start", "stop"), "mute": ("mute", "unmute"), "pin": ("pin", "unpin"),
+    "subscrib": ("subscribe", "unsubscribe"), "archiv": ("archive", "unarchive"),
+}  # fmt: skip
+
+
+def _opposites(reading: Reading, words: Sequence[str]) -> list[Candidate]:
+    """``off`` is no for a parameter called ``on``."""
+    found = []
+    for word in words:
+        yes, no = _OPPOSITES.get(word, ("", ""))
+        for said in (yes, no):
+            if not said:
+                continue
+            for match in re.finditer(rf"\b{said}\w{{0,3}}\b", reading.head, re.IGNORECASE):
+                verb = re.search(r"\b(?:turn\w*|switch\w*|set|be|is|are|put)\b[^.;]{0,60}$", reading.head[max(0, match.start() - 80) : match.start()], re.I)
+                score = 0.8 if said not in ("on", "off") or verb else 0.4
+                score -= 0.15 if said == "on" and re.match(r"\s+\d", reading.head[match.end() :][:3]) else 0.0
+                found.append(Candidate(said == yes, score, match.start(), match.end(), exclusive=False, source="flag"))
     return found
 
 

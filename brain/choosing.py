@@ -15,7 +15,7 @@ from .extraction import Extraction, extract
 from .matching import Fit, Profile, fit, rarity
 from .spans import Reading
 
-__all__ = ["THRESHOLD", "Proposal", "features", "propose", "score_of"]
+__all__ = ["THRESHOLD", "Proposal", "completion", "features", "propose", "score_of"]
 
 THRESHOLD = 0.5
 """A plan whose score is lower is an abstention."""
@@ -71,6 +71,12 @@ def score_of(figures: dict[str, float]) -> float:
     return 1.0 / (1.0 + math.exp(-(_BIAS + sum(_WEIGHTS[name] * value for name, value in figures.items()))))
 
 
+def completion(lacked: int, profile: Profile) -> float:
+    """What a proposal gains in rank when the ``lacked`` required arguments come from elsewhere."""
+    required = sum(p.required for p in profile.parameters) or 1
+    return lacked / required + 0.6
+
+
 def propose(reading: Reading, profiles: Sequence[Profile], *, whole_text: bool = True) -> list[Proposal]:
     """A proposal for every tool, the best first; tools that rank alike keep their order."""
     rare = rarity(profiles)
@@ -81,7 +87,7 @@ def propose(reading: Reading, profiles: Sequence[Profile], *, whole_text: bool =
         telling = fit(reading, profile, (), rare) if len(profiles) > 1 else plain
         figures = features(plain, profile, extraction)
         rank = 1.2 * telling.asked + 1.2 * telling.named + telling.purpose + 0.6 * telling.head
-        rank += 0.5 * figures["share"] + 0.4 * figures["sure"]
+        rank += 1.0 * figures["share"] + 0.6 * figures["complete"] + 0.6 * figures["sure"]
         proposals.append(Proposal(profile, extraction, plain, rank, score_of(figures)))
     proposals.sort(key=lambda proposal: -proposal.rank)
     return proposals

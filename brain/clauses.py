@@ -17,7 +17,8 @@ _VERBS = frozenset(
     compare identify set schedule remind write read run train provide suggest recommend open close start stop cancel
     reserve locate classify summarize count email mail notify post file route return sort save store print explain
     forward call text message assign escalate log record register remove pay transfer move copy rename upload download
-    evaluate verify validate measure detect extract
+    evaluate verify validate measure detect extract switch turn put change move raise lower cut apply assume clean
+    merge split encrypt decode parse list name describe review assess approve reject reply answer share invite
     """.split()
 )
 _ASKING = frozenset("what what's who which when where how is are does do can could tell".split())
@@ -58,12 +59,14 @@ def split(reading: Reading, verbs: Iterable[str]) -> list[str]:
         if part:
             parts.append(part)
         start = high
+    if len(parts) > 1 and not _begins_request(parts[0][:60], known, loose=False):
+        parts[:2] = [text[: text.find(parts[1], len(parts[0])) + len(parts[1])].strip()]
     return parts or [text]
 
 
 def _begins_request(text: str, verbs: frozenset[str] | set[str], *, loose: bool) -> bool:
     words = re.findall(r"[A-Za-z']+", text)[:3]
-    while words and words[0].lower() in ("please", "i", "want", "need", "to", "kindly", "me", "you", "we", "let's", "use", "just"):
+    while words and words[0].lower() in ("please", "would", "like", "can", "i", "want", "need", "to", "kindly", "me", "you", "we", "let's", "use", "just"):
         words = words[1:]
     if not words:
         return False

@@ -22,6 +22,7 @@ __all__ = ["Extraction", "extract"]
 
 _REQUIRED_FLOOR = 0.22
 _OPTIONAL_FLOOR = 0.62
+_FIELD_FLOOR = 0.45
 _SKIP = -0.6
 _ORDER = 0.1
 _BEAM = 48
@@ -92,7 +93,7 @@ def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
     # required parameters first, those with few candidates before those with many, so that nothing optional or vague
     # takes the only value a required one could have
     for leaf in leaves:
-        floor = _REQUIRED_FLOOR if leaf.required else _OPTIONAL_FLOOR
+        floor = _REQUIRED_FLOOR if leaf.required else _OPTIONAL_FLOOR if len(leaf.path) == 1 else _FIELD_FLOOR
         grown: list[_State] = []
         for state in beam:
             grown.append(_State(state.score + (_SKIP if leaf.required else 0.0), state.chosen, state.taken, state.last))
@@ -100,7 +101,7 @@ def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
                 if candidate.score < floor or _overlaps(candidate, state.taken):
                     continue
                 kind = candidate.source if candidate.source in ("number", "date", "time") else leaf.kind
-                gain = candidate.score if leaf.required else candidate.score - _OPTIONAL_FLOOR + 0.1
+                gain = candidate.score if leaf.required else candidate.score - floor + 0.1
                 if candidate.start >= state.last.get(kind, 0):
                     gain += _ORDER
                 taken = (*state.taken, (candidate.start, candidate.end)) if candidate.exclusive else state.taken
@@ -205,7 +206,8 @@ def _several_options(reading: Reading, item: Parameter) -> list[Candidate]:
     hits = [c for c in options(reading, item) if c.score > 0.4]
     if not hits:
         return []
-    hits.sort(key=lambda c: c.start)
+    exact = [c for c in hits if c.score >= 0.8]  # a synonym counts only where nothing is said outright
+    hits = sorted(exact or hits, key=lambda c: c.start)
     return [Candidate([c.value for c in hits], max(c.score for c in hits), hits[0].start, hits[-1].end, exclusive=False)]
 
 

@@ -98,7 +98,8 @@ def fit(
     rare = rare or {}
     tokens = reading.tokens[:400]
     content = [t for t in tokens if t.is_content]
-    free = [t for t in content if not any(start <= t.start < end for start, end in used)]
+    quoted = [(q.start, q.end) for q in reading.quotes if " " in q.value]  # what is quoted is data, not the request
+    free = [t for t in content if not any(start <= t.start < end for start, end in (*used, *quoted))]
     heads = set(heads_of(tokens))
     asked = total = 0.0
     for token in free:
@@ -108,7 +109,7 @@ def fit(
         )
         total += weight
         asked += weight * alike
-    words = frozenset(t.stem for t in content)
+    words = frozenset(t.stem for t in content if not any(start <= t.start < end for start, end in quoted))
     head_tokens = [t for t in tokens if t.start in heads]
     head = max(
         (max(_alike(t.stem, profile.name), 0.9 * _alike(t.stem, profile.purpose), 0.4 * _alike(t.stem, profile.other)) for t in head_tokens),

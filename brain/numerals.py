@@ -191,8 +191,8 @@ def _written(text: str, limit: int) -> list[Numeral]:
         number: int | float = float(digits) if "." in digits else int(digits)
         start, end = match.start(), match.end()
         if match["sign"] in ("-", "−"):
-            before = text[max(0, start - 2) : start].strip()
-            if not before or not (before[-1].isalnum() or before[-1] in ")]"):
+            before = text[start - 1] if start else " "
+            if not (before.isalnum() or before in ")]"):
                 number = -number
         if match["power"]:
             exponent = int(re.sub(r"[()]", "", re.split(r"[eE^]", match["power"])[-1]))
@@ -201,7 +201,9 @@ def _written(text: str, limit: int) -> list[Numeral]:
             number = float(f"{number}e{exponent}")
             if match["power"][0] not in "eE" and number.is_integer():
                 number = int(number)
-        if match["short"] and (match["money"] or match["short"] in "kK"):
+        if match["short"] == "K" and not match["money"]:
+            end = match.start("short")  # 298K may be kelvins: what the parameter measures decides
+        elif match["short"] and (match["money"] or match["short"] == "k"):
             number = _scaled(number, {"k": 1000, "m": 10**6, "b": 10**9}[match["short"][0].lower()])
         elif match["short"]:
             end = match.start("short")  # 5m is five metres
@@ -213,7 +215,7 @@ def _written(text: str, limit: int) -> list[Numeral]:
             percent = True
         unit, unit_end = _unit_after(text, end)
         tail = text[end : end + 1]
-        if not match["ordinal"] and not unit and not match["percent"] and tail and (tail.isalpha() or tail == "_"):
+        if not match["ordinal"] and not unit and not unit_end and not match["percent"] and tail and (tail.isalpha() or tail == "_"):
             continue  # 2x, 3D, 7zip: part of a word
         money = bool(match["money"]) or bool(re.match(r"\s?(?:dollars?|euros?|pounds|usd|eur|gbp)\b", text[end : end + 10], re.I))
         found.append(
@@ -233,10 +235,15 @@ def _unit_after(text: str, end: int) -> tuple[str, int]:
     if not match:
         return "", 0
     word = match["unit"]
+    degrees = re.match(r"\s?-?(?:degrees?|deg\.?|°)\s?(celsius|centigrade|fahrenheit|[CF])\b", text[end : end + 24], re.IGNORECASE)
+    if degrees:
+        return ("°F" if degrees[1][0] in "fF" else "°C"), end + degrees.end()
     touching = match.start("unit") == end
     unit = _unit(word) or _unit(re.sub(r"[23]$", "", word))
     if unit and (word in _AMBIGUOUS or (len(word) == 1 and word not in "mslVWJN°Ω")) and not touching:
         unit = unit if word in "ACFK" and len(word) == 1 and word != "A" else ""
+    if touching and word == "s" and re.search(r"\b(?:many|the|of|all|any)\s+\d+$", text[max(0, end - 12) : end]):
+        return "", end + 1  # "how many 5s": the digit, not a time
     if not touching and word.lower() in ("in", "second", "a"):
         return "", 0
     per = re.match(r"\s+per\s+(second|hour)(?:\s+(squared))?", text[match.end() : match.end() + 24])

@@ -20,7 +20,7 @@ Kind = Literal["string", "integer", "number", "boolean", "array", "object", "any
 Role = Literal[
     "", "date", "time", "year", "email", "url", "phone", "place", "person", "company", "text", "path", "language",
     "currency", "unit", "code", "id", "title", "color", "species", "instrument", "material", "genre", "transport",
-    "sport", "meal", "diet", "programming",
+    "sport", "meal", "diet", "programming", "kind",
 ]  # fmt: skip
 
 _KINDS: dict[str, Kind] = {
@@ -272,6 +272,7 @@ _ROLES: tuple[tuple[Role, str, str], ...] = (
     ("species", "species animal organism", "species|animal"),
     ("meal", "meal", r"\bmeal\b"),
     ("diet", "diet dietary", "dietary"),
+    ("kind", "type kind category style", ""),
     ("title", "title book movie film song album event game topic subject name keyword term", "title of|name of"),
 )  # fmt: skip
 
@@ -294,7 +295,7 @@ def _role(name_words: list[str], description: str, kind: Kind, format: str) -> R
 
 def _described_role(lower: str) -> Role:
     for role, _, pattern in _ROLES:
-        if role != "title" and re.search(pattern, lower):
+        if role not in ("title", "kind") and re.search(pattern, lower):
             return role
     return ""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .choosing import THRESHOLD, Proposal, propose, score_of, features
+from .choosing import THRESHOLD, Proposal, completion, features, propose, score_of
 from .clauses import refers_back, split, verb_stems
 from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCall, ToolSchema, WireAttempt
 from .extraction import extract
@@ -176,13 +176,12 @@ def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profil
     drafts: list[_Draft] = []
     for group in groups:
         part = Reading(group)
-        best = propose(part, profiles, whole_text=not drafts)[0]
-        draft = _draft(best)
-        _borrow(draft, drafts, reading, group)
+        draft, best = _best_step(part, profiles, drafts, reading, group)
         if draft.missing:
             return None
-        if any(d.proposal.name == draft.proposal.name and d.arguments == draft.arguments for d in drafts):
-            continue
+        again = [d for d in drafts if d.proposal.name == draft.proposal.name]
+        if again and (best.extraction.missing or any(_same(d.arguments, draft.arguments) for d in again)):
+            return None
         drafts.append(draft)
     return drafts if len(drafts) > 1 else None
 
@@ -191,6 +190,30 @@ def _worth(proposal: Proposal) -> bool:
     """Whether a clause could be a request of its own: its words fit a tool, arguments or not."""
     fit = proposal.fit
     return fit.asked >= 0.4 and (fit.named >= 0.3 or fit.purpose >= 0.3) and fit.head >= 0.3
+
+
+def _best_step(
+    part: Reading, profiles: Sequence[Profile], earlier: Sequence[_Draft], request: Reading, clause: str
+) -> tuple[_Draft, Proposal]:
+    """The tool for one clause, where what it lacks may come from the steps before it."""
+    proposals = propose(part, profiles, whole_text=not earlier)
+    if not earlier:
+        return _draft(proposals[0]), proposals[0]
+    best: tuple[float, _Draft, Proposal] | None = None
+    for proposal in proposals[:4]:
+        draft = _draft(proposal)
+        lacked = len(draft.missing)
+        _borrow(draft, earlier, request, clause)
+        rank = proposal.rank + (completion(lacked, proposal.profile) if lacked and not draft.missing else 0.0)
+        if best is None or rank > best[0]:
+            best = (rank, draft, proposal)
+    assert best is not None
+    return best[1], best[2]
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two calls of one tool say nothing different: they are then one request told in two clauses."""
+    return all(first[name] == second[name] for name in first.keys() & second.keys())
 
 
 def _draft(proposal: Proposal) -> _Draft:

@@ -39,27 +39,24 @@ class Span:
 
 PREPOSITIONS = frozenset(
     """in of to from at on by for with about near between into onto than over during within as named called titled
-    using via through and against like per under after before around across regarding concerning is are was being
+    using via through and against like per under after before around across regarding concerning is are was being like likes love loves enjoy enjoys
     starring include including contains containing without versus vs or saying since until till towards toward
     located based""".split()
 )
 _BREAK = frozenset(
     """in of to from at on by for with about near between into than over during within as using via through against
-    per under after before around that which who whose where when if is are was were be given and or but then having
+    per under after before around that which who whose where when if is are was were be given and or but then having like likes love loves enjoy enjoys
     has have do does did can could would should will starting beginning while because so including without since
     until assuming also please what how considering named called titled""".split()
 )
 _EMAIL = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}")
 _URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s\"'<>]{1,2000}")
-_PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:[\\/]|\.{0,2}/|~/)[\w.\-/\\]{1,300}|\b[\w\-]{1,80}\.(?:csv|json|txt|pdf|docx?|xlsx?|png|jpe?g|gif|mp[34]|wav|py|js|html|xml|zip|md|log|sql|parquet|ya?ml)\b")
+_PATH = re.compile(r"(?<![\w/])(?:[A-Za-z]:[\\/]|\.{0,2}/|~/)[\w.\-/\\]{1,300}|\b(?:[\w\-.]{1,80}/){0,12}[\w\-]{1,80}\.(?:csv|json|txt|pdf|docx?|xlsx?|png|jpe?g|gif|mp[34]|wav|py|js|html|xml|zip|md|log|sql|parquet|ya?ml)\b")
 _ID = re.compile(r"(?<![\w.@])#?(?=[\w\-/]*\d)(?=[\w\-/]*[A-Za-z#_])[A-Za-z0-9_#][\w\-/]{1,60}\w(?![\w@])")
 _NUMBERED = re.compile(r"\d+(?:\.\d+)?(?:st|nd|rd|th|cm|mm|km|kg|mg|m|g|s|ml|l|h|hz|[kmb]|am|pm|v|w|a|mH|µF|years?|days?)$", re.I)
 _SNAKE = re.compile(r"\b[A-Za-z]+(?:_[A-Za-z0-9]+)+\b")
-_EXPRESSION = re.compile(
-    r"(?:\b[a-z]\([a-z]\)\s*=\s*)?"
-    r"(?P<body>[-+]?(?:\d+(?:\.\d+)?)?(?:\(|\b(?:sin|cos|tan|log|ln|exp|sqrt)\(|[a-zA-Z]\b|\d)"
-    r"[\w\s^*+/().²³-]{0,200}?[\w)²³])(?=\s*(?:[,;?!=]|\.(?:\s|$)|$|\s(?:at|from|with|where|when|for|between|and|in|over|on|as|to|using)\b))"
-)
+_ATOM = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|[a-zA-Z]|sin|cos|tan|log|ln|exp|sqrt|pi|lambda|[\^*+/()=²³.-]|\*\*)+")
+_OPERATOR = re.compile(r"[-+*/^=]|\*\*")
 _PAIR = re.compile(
     r"(?P<quote>['\"]?)(?P<key>[A-Za-z_][\w ]{0,40}?)(?P=quote)\s*(?::|=|\bis\b)\s*(?P<value>'[^']{0,200}'|\"[^\"]{0,200}\"|[^\s,;]{1,200})"
 )
@@ -115,11 +112,13 @@ class Reading:
         found = []
         for match in _ID.finditer(self.head):
             word = match.group()
-            if not _NUMBERED.match(word) and not re.fullmatch(r"\d+[-/]\w{1,12}|\d+x\d+|[a-z]\d", word):
+            if not _NUMBERED.match(word) and not re.fullmatch(r"\d+(?:-[A-Za-z]+)+|\d+x\d+|[a-z]\d|\d[\d.]*[eE]-?\d+", word):
                 found.append(Span("id", word.lstrip("#"), match.start(), match.end()))
         for match in _SNAKE.finditer(self.head):
             if not any(s.start <= match.start() < s.end for s in found):
                 found.append(Span("id", match.group(), match.start(), match.end()))
+        for match in re.finditer(r"(?<![\w/-])\d{4}[-/]\d{2,4}(?![\w/-])", self.head):
+            found.append(Span("id", match.group(), match.start(), match.end()))
         return found[:200]
 
     @cached_property
@@ -170,18 +169,36 @@ class Reading:
     @cached_property
     def expressions(self) -> list[Span]:
         """Formulas: ``3x^2 + 2x - 1``, ``sin(x)``, ``x**3``."""
-        found = []
-        for match in _EXPRESSION.finditer(self.head[:4000]):
-            body = match["body"].strip()
-            if not re.search(r"[a-zA-Z]", body) or not re.search(r"[\^*+/²³(]|\d[a-z]|\s-\s", body):
-                continue
-            if re.search(r"[A-Za-z]{4,}", re.sub(r"sqrt|sinh|cosh|tanh|asin|acos|atan", "", body)):
-                body_match = re.search(r"[-+]?[\d.]*[a-z]?(?:\*\*|\^)?\d*(?:\s*[-+*/]\s*[\d.]*[a-z]?(?:(?:\*\*|\^)\d+)?)+$", body)
-                if not body_match or not re.search(r"[a-z]", body_match.group()):
-                    continue
-                body = body_match.group().strip()
-            start = self.head.find(body, match.start())
-            found.append(Span("code", body, start, start + len(body)))
+        found: list[Span] = []
+        run: list[tuple[int, int]] = []
+
+        def close() -> None:
+            while run and _OPERATOR.fullmatch(self.head[run[-1][0] : run[-1][1]]):
+                run.pop()
+            while run and _OPERATOR.fullmatch(self.head[run[0][0] : run[0][1]]) and self.head[run[0][0]] != "-":
+                run.pop(0)
+            if run:
+                body = self.head[run[0][0] : run[-1][1]]
+                equation = re.fullmatch(r"[a-zA-Z]\s*=\s*-?[\d.]+", body)
+                if re.search(r"[a-z]", body) and re.search(r"[\^*+/²³(]|\d[a-z]|\s-\s", body) and not equation:
+                    found.append(Span("code", body, run[0][0], run[-1][1]))
+            run.clear()
+
+        operand = False
+        for match in re.finditer(r"\S+", self.head[:4000]):
+            word = match.group().rstrip(",.;?!'\"").lstrip("'\"")
+            start = match.start() + match.group().find(word) if word else match.start()
+            operator = bool(word) and bool(_OPERATOR.fullmatch(word))
+            if not word or len(word) > 200 or not _ATOM.fullmatch(word) or (operand and not operator) or word in ("a", "A", "I"):
+                close()
+                operand = False
+            if word and len(word) <= 200 and _ATOM.fullmatch(word) and (word not in ("a", "A", "I") or run):
+                run.append((start, start + len(word)))
+                operand = not operator
+            if word != match.group() and not match.group().startswith(("'", '"')):
+                close()
+                operand = False
+        close()
         return found
 
     @cached_property
@@ -200,7 +217,14 @@ class Reading:
     @cached_property
     def phrases(self) -> list[Span]:
         """Runs of words between prepositions and marks, each with the preposition before it."""
-        return list(_phrases(self))[:300]
+        plain = list(_phrases(self))[:300]
+        joined = []
+        for first, second in zip(plain, plain[1:], strict=False):
+            between = self.head[first.end : second.start]
+            if re.fullmatch(r"\s+of\s+(?:the\s+|a\s+|an\s+)?", between):
+                text = self.head[first.start : second.end]
+                joined.append(Span("phrase", text, first.start, second.end, first.preposition))
+        return plain + joined
 
     def word_before(self, position: int) -> str:
         """The word just before ``position``, in lower case."""
@@ -329,7 +353,8 @@ def _names(reading: Reading) -> Iterator[Span]:
             if look - index > 12:
                 break
         end = tokens[last].end
-        value = text[token.start : end]
+        value = re.sub(r"['’]s?$", "", text[token.start : end])
+        end = token.start + len(value)
         if not (_starts_sentence(tokens, index) and last == index and token.lower in STOP):
             yield Span("name", value, token.start, end, reading.word_before(token.start))
         index = last + 1
@@ -349,6 +374,9 @@ def _phrases(reading: Reading) -> Iterator[Span]:
     before = ""
 
     def span(first: int, stop: int) -> Span | None:
+        if _starts_sentence(tokens, first):
+            while first < stop and tokens[first].lower in _OPENERS:
+                first += 1
         while first < stop and tokens[first].lower in ("the", "a", "an", "my", "our", "your", "any", "some", "its", "their", "all"):
             first += 1
         if first >= stop or not any(t.is_word or t.text.isdigit() for t in tokens[first:stop]):

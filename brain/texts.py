@@ -89,7 +89,8 @@ def _spans(reading: Reading, parameter: Parameter) -> Iterator[Span]:
         yield reading.colon
     if parameter.role in _KINDS:
         for token in reading.tokens:
-            if token.is_word and any(is_name_of(kind, token.lower) for kind in _KINDS[parameter.role]):
+            inside = any(n.start <= token.start and token.end <= n.end and " " in n.value for n in reading.names)
+            if token.is_word and not inside and any(is_name_of(kind, token.lower) for kind in _KINDS[parameter.role]):
                 yield Span("name", token.text, token.start, token.end, reading.word_before(token.start))
     for numeral in reading.numerals:
         text = reading.head[numeral.start : numeral.end]
@@ -113,7 +114,7 @@ def _scored(
     score = _BASE[span.source]
     role = parameter.role
     named = 0.0
-    if span.source in ("phrase", "name"):
+    if span.source == "phrase":
         trimmed = _trim(reading, span, parameter)
         if trimmed is None:
             return None
@@ -130,6 +131,10 @@ def _scored(
     score += _role_fit(span, value, parameter)
     if span.source in ("phrase", "name"):
         score -= _own_words(value, parameter, known, strict=span.source == "phrase")
+    if span.source in ("phrase", "name", "id") and any(
+        q.start <= start and end <= q.end and len(str(q.value)) > len(value) for q in reading.quotes
+    ):
+        score -= 0.45
     if len(value) > 60 and role not in ("text", "code", "path"):
         score -= 0.3
     return Candidate(value, score, start, end, source=span.source)
@@ -141,9 +146,9 @@ def _trim(reading: Reading, span: Span, parameter: Parameter) -> tuple[str, int,
     if not tokens:
         return None
     low, high, named = 0, len(tokens), 0.0
-    while high > low + 1 and _is_name_word(tokens[high - 1].stem, parameter):
-        high -= 1
-        named = 0.35
+    middle = next((i for i in range(1, high) if _is_name_word(tokens[i].stem, parameter)), high)
+    if middle < high:
+        high, named = middle, 0.35
     while low < high - 1 and _is_name_word(tokens[low].stem, parameter):
         low += 1
         named = 0.4
@@ -158,7 +163,8 @@ def _trim(reading: Reading, span: Span, parameter: Parameter) -> tuple[str, int,
 
 
 def _is_name_word(word: str, parameter: Parameter) -> bool:
-    return any(likeness(word, name) >= 0.8 for name in parameter.words if len(name) > 2)
+    names = parameter.words if parameter.role != "kind" else (*parameter.words, *parameter.described)
+    return any(likeness(word, name) >= 0.8 for name in names if len(name) > 2)
 
 
 def _own_words(value: str, parameter: Parameter, known: frozenset[str], *, strict: bool) -> float:
@@ -203,6 +209,8 @@ def _role_fit(span: Span, value: str, parameter: Parameter) -> float:
     if role == "id":
         code = bool(re.search(r"\d", value)) or (value.isupper() and len(value) < 8)
         return 0.2 if code else -0.15
+    if role == "kind":
+        return -0.3 if is_name_of("place", value) else -0.1 if source == "name" else 0.0
     if role == "title":
         score = 0.1 if source in ("quote", "name") else 0.0
         return score + (0.15 if before in ("about", "on", "of", "for", "regarding", "named", "called", "titled") else 0.0)

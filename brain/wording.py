@@ -29,7 +29,7 @@ MAX_WORD = 64
 """Longer words are kept as text but not stemmed: they are data, not language."""
 
 _TOKEN = re.compile(
-    r"[^\W\d_]+(?:['’][^\W\d_]+)*(?:\.(?=[A-Za-z]\.)[A-Za-z])*"  # words, with apostrophes
+    r"[A-Za-z](?:#|\+\+)(?!\w)|[^\W\d_][^\W_]*(?:['’][^\W\d_]+)*(?:\.(?=[A-Za-z]\.)[A-Za-z])*"  # words, with apostrophes; K2, C6H12O6
     r"|\d+(?:[.,]\d+)*"  # numbers
     r"|[^\w\s]|_",
     re.UNICODE,
@@ -109,8 +109,21 @@ def likeness(first: str, second: str) -> float:
         shorter, longer = sorted((first, second), key=len)
         if longer.startswith(shorter) and len(longer) - len(shorter) <= 4:
             return 0.8
+        if _is_typo(shorter, longer):
+            return 0.8
     groups = _synonyms()
     return 0.8 if not groups.get(first, _NONE).isdisjoint(groups.get(second, _NONE)) else 0.0
+
+
+def _is_typo(shorter: str, longer: str) -> bool:
+    """One letter too many or another in its place, in a long word."""
+    if len(shorter) < 6 or len(longer) - len(shorter) > 1 or shorter[0] != longer[0]:
+        return False
+    same = 0
+    while same < len(shorter) and shorter[same] == longer[same]:
+        same += 1
+    tail = len(shorter) - same if len(longer) > len(shorter) else len(shorter) - same - 1
+    return same >= 3 and (tail <= 0 or shorter[-tail:] == longer[-tail:])
 
 
 def is_name_of(kind: str, text: str) -> bool:
