@@ -6,6 +6,7 @@ A hash proves that a file is the one the card was written for; it does not prove
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CardError, ModelRejected
+from .signatures import problems_of
 
 __all__ = [
     "CARD",
@@ -83,11 +85,11 @@ def read_card(folder: Path) -> Card:
     try:
         data: dict[str, Any] = tomllib.loads(path.read_bytes().decode("utf-8"))
         return Card.model_validate(data)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CardError(f"{path} is not TOML: {error}") from None
+    except OSError as error:
+        raise CardError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        from .signatures import problems_of
-
         raise CardError(f"{path}: {'; '.join(problems_of(error))}") from None
 
 
@@ -101,7 +103,9 @@ def listed_files(folder: Path) -> Iterator[str]:
     """Paths inside ``folder`` whose hash belongs in the card, sorted, with ``/`` on every system."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
-        if path.is_dir() or any(_LITTER.match(part) for part in parts) or (len(parts) == 1 and parts[0] in NOT_LISTED):
+        # A link to a folder is listed, and refused: code could be imported through it.
+        folder_itself = path.is_dir() and not path.is_symlink()
+        if folder_itself or any(_LITTER.match(part) for part in parts) or (len(parts) == 1 and parts[0] in NOT_LISTED):
             continue
         yield "/".join(parts)
 
@@ -115,6 +119,8 @@ def file_problems(folder: Path, card: Card) -> Iterator[tuple[str, str]]:
             yield name, f"the card lists {name!r}, which is not in the folder"
         elif path.is_symlink():
             yield name, f"{name!r} is a link, and a link can be pointed elsewhere"
+        elif not path.is_file():
+            yield name, f"{name!r} is not a plain file"
         elif file_hash(path) != card.files[name]:
             yield name, f"{name!r} is not the file the card names (its sha256 differs)"
     for name in sorted(present - set(card.files)):
@@ -133,11 +139,20 @@ def verify_files(folder: Path, card: Card) -> None:
 
 def seal(folder: Path) -> Card:
     """Write the hashes of the folder's files into its card, and return it. The rest of the card stays as it is."""
-    read_card(folder)
+    card = read_card(folder)
     path = folder / CARD
-    head = path.read_text("utf-8").split("\n[files]\n")[0].rstrip("\n")
-    if re.search(r"^\[files\]", head, re.MULTILINE):
-        raise CardError(f"{path}: the table [files] must stand last, after an empty line")
-    lines = [f'"{name}" = "{file_hash(folder / name)}"' for name in listed_files(folder)]
-    path.write_text("\n".join([head, "", "[files]", *lines, ""]), "utf-8")
+    lines = []
+    for name in listed_files(folder):
+        if (folder / name).is_symlink() or not (folder / name).is_file():
+            raise CardError(f"{folder / name} is not a plain file; put the file itself there, or take it away")
+        lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{file_hash(folder / name)}"')
+    head = re.split(r"^\[files\]", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0].rstrip("\n")
+    text = "\n".join([head, "", "[files]", *lines, ""])
+    try:
+        kept = Card.model_validate(tomllib.loads(text)).model_copy(update={"files": card.files}) == card
+    except (tomllib.TOMLDecodeError, ValidationError):
+        kept = False
+    if not kept:
+        raise CardError(f"{path}: the table [files] must stand last, and file names be plain text")
+    path.write_text(text, "utf-8")
     return read_card(folder)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from .ladder import Abstain, Accept, Attempt, Outcome, Policy, RungPolicy, decide
+from .ladder import Abstain, Accept, AcceptLevel, Attempt, AttemptOutcome, Outcome, Policy, RungPolicy, decide
 from .ladder import Climb as Next
+from .metering import CpuMeter
 
 __all__ = ["Hooks", "LadderRung", "Question", "Rung", "climb"]
 
@@ -22,12 +23,14 @@ __all__ = ["Hooks", "LadderRung", "Question", "Rung", "climb"]
 class Question:
     """What a rung is asked: the checked arguments, what was tried before, and until when an answer is of use.
 
-    ``deadline`` is a point on :func:`time.monotonic`, or ``None``.
+    ``deadline`` is a point on :func:`time.monotonic`, or ``None``. ``meter`` is where the rung counts its CPU time, so
+    that it is known also of a rung that is stopped.
     """
 
     arguments: Mapping[str, Any]
     attempts: tuple[Attempt, ...] = ()
     deadline: float | None = None
+    meter: CpuMeter = field(default_factory=CpuMeter, repr=False, compare=False)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline, never negative; ``None`` without one."""
@@ -52,11 +55,17 @@ class Hooks:
     """What stands around each attempt; the default does nothing. Override what is needed."""
 
     async def before(self, rung: str, question: Question) -> Attempt | None:
-        """Return an attempt (``refused``, ``overloaded``) to have it stand in place of the rung's own."""
+        """Return an attempt (``refused``, ``overloaded``) to have it stand in place of the rung's own.
+
+        When this raises, or is cancelled, nothing was attempted: the climb ends and ``after`` is not called.
+        """
         return None
 
     def after(self, attempt: Attempt) -> Attempt:
-        """Called with each attempt, also a cancelled one; what it returns is what is kept."""
+        """Called once for each attempt, also a cancelled one and one that no time was left for.
+
+        What it returns is what is kept.
+        """
         return attempt
 
 
@@ -64,7 +73,7 @@ async def climb(
     rungs: Sequence[LadderRung],
     arguments: Mapping[str, Any],
     *,
-    accept: str = "confident",
+    accept: AcceptLevel = "confident",
     deadline: float | None = None,
     hooks: Hooks | None = None,
 ) -> Outcome[Any]:
@@ -74,7 +83,7 @@ async def climb(
     outcome ``timeout``. A cancellation is handed to ``hooks.after`` as an attempt and raised on.
     """
     hooks = hooks or Hooks()
-    policy = Policy(tuple(rung.policy for rung in rungs), accept)  # type: ignore[arg-type]
+    policy = Policy(tuple(rung.policy for rung in rungs), accept)
     by_name = {rung.policy.name: rung.run for rung in rungs}
     attempts: tuple[Attempt, ...] = ()
     while True:
@@ -85,26 +94,37 @@ async def climb(
         if isinstance(decision, Abstain):
             return Outcome(None, None, None, attempts, policy, reason=decision.reason, arguments=arguments)
         question = Question(arguments, attempts, deadline)
-        attempt = await _try(decision, by_name, question, hooks)
-        attempts += (hooks.after(attempt),)
+        attempts += (await _try(decision, by_name[decision.rung], question, hooks),)
 
 
-async def _try(decision: Next, rungs: Mapping[str, Rung], question: Question, hooks: Hooks) -> Attempt:
+async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> Attempt:
     start = time.perf_counter()
+
+    def ended(outcome: AttemptOutcome, reason: str) -> Attempt:
+        meter = question.meter
+        cpu: dict[str, Any] = {"cpu_seconds": meter.high, "cpu_seconds_low": meter.low} if meter.high else {}
+        return hooks.after(Attempt(decision.rung, outcome, time.perf_counter() - start, reason=reason, **cpu))
+
     remaining = question.remaining()
     if remaining is not None and remaining <= 0:
-        return Attempt(decision.rung, "timeout", 0.0, reason="no time was left for it")
+        return ended("timeout", "no time was left for it")
+    attempt = None
+    begun = False
+    limit = asyncio.timeout(remaining)
     try:
-        stand_in = await hooks.before(decision.rung, question)
-        if stand_in is not None:
-            return stand_in
-        async with asyncio.timeout(remaining) as limit:
-            return await rungs[decision.rung](question)
-    except asyncio.CancelledError:
-        hooks.after(Attempt(decision.rung, "cancelled", time.perf_counter() - start, reason="cancelled"))
+        async with limit:
+            attempt = await hooks.before(decision.rung, question)
+            if attempt is None:
+                begun = True
+                attempt = await rung(question)
+    except BaseException as error:
+        if isinstance(error, TimeoutError) and limit.expired():
+            return ended("timeout", "the time for the whole call was over")
+        if begun:  # what was reserved for it is settled, whatever ended it
+            cancelled = isinstance(error, asyncio.CancelledError)
+            ended(
+                "cancelled" if cancelled else "error", "cancelled" if cancelled else f"{type(error).__name__}: {error}"
+            )
         raise
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        seconds = time.perf_counter() - start
-        return Attempt(decision.rung, "timeout", seconds, reason="the time for the whole call was over")
+    # An attempt counts for the rung that was asked, whatever name it brings: else the climb might never end.
+    return hooks.after(replace(attempt, rung=decision.rung))

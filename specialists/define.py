@@ -6,20 +6,22 @@ A specialist can be called, solved and tested by itself: no brain, no key, no re
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
-import math
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, get_args, get_origin, overload
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
 
-from pydantic import BaseModel, PydanticUserError, TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from .climb import Hooks, LadderRung, Question, climb
 from .errors import CannotAnswer, DefinitionError, InvalidAnswer
 from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
 from .loops import run_in_thread, run_sync
-from .metering import CpuMeter, current_meter, metered
+from .metering import current_meter, metered
 from .signatures import Signature, check_answer
 from .verifiers import Verifier, run_verifier
 
@@ -27,6 +29,11 @@ __all__ = ["Answer", "Classification", "Effort", "Specialist", "specialist"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+ROUNDING = 1e-6
+"""How far a probability computed in 32 bits may lie outside of 0 .. 1."""
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +91,9 @@ class Specialist(Generic[P, T]):
         steps: tuple[int, ...] = (),
         next: Specialist[..., Any] | None = None,
     ) -> None:
-        self.signature = Signature(function, injected=lambda hint: hint is Effort)
+        if isinstance(function, Specialist):
+            raise DefinitionError(f"{function!r} is a specialist already; decorate its function once")
+        self.signature = Signature(function, injected=_is_effort)
         self.function = function
         self.name = name or self.signature.name
         self.description = description or self.signature.description
@@ -99,14 +108,20 @@ class Specialist(Generic[P, T]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._check_declaration()
-        self.answer_type = _answer_type(self.signature.returns)
+        self.answer_type = _answer_type(self.signature.returns, self.name)
         try:
             self.answers: TypeAdapter[Any] = TypeAdapter(self.answer_type)
             self.returns: dict[str, Any] = self.answers.json_schema()
-        except PydanticUserError as error:
+        except Exception as error:  # pydantic has several exceptions for a type it cannot describe
             raise DefinitionError(f"{self.name}: its answer's type cannot be checked: {error}") from None
 
     def _check_declaration(self) -> None:
+        # ASCII only: two names that look alike must not be two specialists.
+        if not _NAME.fullmatch(self.name):
+            raise DefinitionError(
+                f"{self.name!r} cannot be a specialist's name: pass name= with up to 64 of the letters a-z, A-Z,"
+                " digits, '_', '-' and '.', and begin with a letter or '_'"
+            )
         if (self.sound or self.complete) and self.verify is None:
             raise DefinitionError(f"{self.name}: sound and complete are said of a verifier, and there is none")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
@@ -117,6 +132,16 @@ class Specialist(Generic[P, T]):
             raise DefinitionError(f"{self.name}: steps are growing positive numbers, one per rung, not {self.steps}")
         if self.steps and not self.signature.injected_names:
             raise DefinitionError(f"{self.name}: steps are of use only to a function with a parameter of type Effort")
+        if self.next is not None:
+            mine, others = self.parameters, self.next.parameters
+            unknown = sorted(set(mine["properties"]) - set(others["properties"]))
+            missing = sorted(set(others.get("required", ())) - set(mine["properties"]))
+            if unknown or missing:
+                which = (unknown or missing)[0]
+                raise DefinitionError(
+                    f"{self.name}: {self.next.name} cannot be next: parameter {which!r} is not one of both, and"
+                    " the same question is put to both"
+                )
 
     def __repr__(self) -> str:
         return f"<specialist {self.name}>"
@@ -126,19 +151,26 @@ class Specialist(Generic[P, T]):
         """JSON schema of the arguments."""
         return self.signature.schema
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Answer[T]:
         """The function's own answer, unchecked by any verifier. Raises :class:`InvalidArguments`."""
-        given = {name: kwargs[name] for name in self.signature.injected_names if name in kwargs}
-        effort = given.popitem()[1] if given else Effort()
-        return cast("Answer[T]", await self._answer(self.signature.bind(*args, **kwargs), cast(Effort, effort)))
+        arguments, effort = self._split(args, kwargs)
+        return cast("Answer[T]", await self._answer(arguments, effort))
 
-    async def solve(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
-        """Climb the local rungs. Raises :class:`InvalidArguments`; everything else is in the outcome."""
-        return await self.climb(self.signature.bind(*args, **kwargs))
+    async def solve(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """Climb the local rungs. Raises :class:`InvalidArguments`; everything else is in the outcome.
 
-    def solve_sync(self, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        A given :class:`Effort` caps the steps of every rung and the time of them all.
+        """
+        arguments, effort = self._split(args, kwargs)
+        return await self.climb(arguments, max_steps=effort.max_steps, deadline=effort.deadline)
+
+    def solve_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
         """:meth:`solve` for callers without an event loop. Raises ``RuntimeError`` on one that runs."""
         return run_sync(lambda: self.solve(*args, **kwargs))
+
+    def _split(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], Effort]:
+        arguments, given = self.signature.split(*args, **kwargs)
+        return arguments, next((effort for effort in given.values() if effort is not None), Effort())
 
     async def climb(
         self,
@@ -155,8 +187,6 @@ class Specialist(Generic[P, T]):
 
         ``max_steps`` caps the steps of every rung. ``timeout`` stands in place of the specialists' own time limits.
         """
-        from dataclasses import replace
-
         rungs = (*self.ladder(max_steps=max_steps, timeout=timeout), *above)
         outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks)
         return replace(outcome, tool=self.name)
@@ -180,8 +210,6 @@ class Specialist(Generic[P, T]):
 
     async def check(self, arguments: Mapping[str, Any], attempt: Attempt) -> Attempt:
         """``attempt`` with the verdict of this specialist's verifier on its value, if there is one."""
-        from dataclasses import replace
-
         if self.verify is None or attempt.outcome != "answered":
             return attempt
         return replace(attempt, verdict=await run_verifier(self.verify, arguments, attempt.value))
@@ -215,33 +243,43 @@ class Specialist(Generic[P, T]):
         timeout: float | None,
     ) -> Attempt:
         start = time.perf_counter()
-        meter = CpuMeter()
+        meter = question.meter
         token = current_meter.set(meter)
         limits = [limit for limit in (timeout or self.timeout, question.remaining()) if limit is not None]
         limit = min(limits, default=None)
         effort = Effort(max_steps, None if limit is None else time.monotonic() + limit)
+        timer = asyncio.timeout(limit)
         fields: dict[str, Any]
         try:
-            async with asyncio.timeout(limit) as timer:
-                answer = await metered(self._answer(question.arguments, effort), meter)
+            async with timer:
+                # A copy: what a function does to its arguments must not change the question for who checks the answer.
+                answer = await metered(self._answer(copy.deepcopy(question.arguments), effort), meter)
                 value = check_answer(answers, answer.value, self.name)
-                verdict = None
+                fields = {
+                    "outcome": "answered",
+                    "value": value,
+                    "confidence": _probability(answer.confidence, self.name),
+                }
+                fields["steps"] = None if answer.steps is None else int(answer.steps)
                 if judge.verify is not None:
-                    verdict = await metered(run_verifier(judge.verify, question.arguments, value), meter)
-            fields = {"outcome": "answered", "value": value, "verdict": verdict}
-            fields |= {"confidence": _probability(answer.confidence, self.name), "steps": answer.steps}
+                    fields["verdict"] = await metered(run_verifier(judge.verify, question.arguments, value), meter)
+            if effort.remaining() == 0:
+                fields = self._too_late(limit)  # it never let the loop run, so nothing could stop it
         except CannotAnswer as error:
             fields = {"outcome": "cannot", "reason": str(error) or "it has no answer"}
         except InvalidAnswer as error:
             fields = {"outcome": "invalid", "reason": str(error)}
-        except TimeoutError as error:
-            if not timer.expired():
-                fields = {"outcome": "error", "reason": f"TimeoutError: {error}"}
-            else:
-                late = "" if inspect.iscoroutinefunction(self.function) else "; its thread runs on until it ends"
-                fields = {"outcome": "timeout", "reason": f"no answer within {limit:g} s{late}"}
-        except Exception as error:  # a specialist's function is other people's code: it becomes an attempt
-            fields = {"outcome": "error", "reason": f"{type(error).__name__}: {error}"}
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a specialist's function is other people's code: it becomes an attempt
+            late = isinstance(error, TimeoutError) and timer.expired()
+            fields = self._too_late(limit) if late else {"outcome": "error", "reason": _said(error)}
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            fields = {"outcome": "error", "reason": _said(error)}  # something the function waited for was cancelled
         finally:
             current_meter.reset(token)
         return Attempt(
@@ -253,24 +291,19 @@ class Specialist(Generic[P, T]):
             **fields,
         )
 
+    def _too_late(self, limit: float | None) -> dict[str, Any]:
+        thread = "" if inspect.iscoroutinefunction(self.function) else "; its thread runs on until it ends"
+        return {"outcome": "timeout", "reason": f"no answer within {limit:g} s{thread}"}
+
     async def _answer(self, arguments: Mapping[str, Any], effort: Effort) -> Answer[Any]:
         given = {**arguments, **dict.fromkeys(self.signature.injected_names, effort)}
         if inspect.iscoroutinefunction(self.function):
             result = await self.function(**given)
         else:
-            result = await run_in_thread(self._in_thread, given)
+            result = await run_in_thread(self.function, **given)
             if inspect.isawaitable(result):
                 result = await result
         return result if isinstance(result, Answer) else Answer(result)
-
-    def _in_thread(self, given: dict[str, Any]) -> Any:
-        start = time.thread_time()
-        try:
-            return self.function(**given)
-        finally:
-            meter = current_meter.get()
-            if meter is not None:
-                meter.add(time.thread_time() - start)
 
 
 @overload
@@ -334,14 +367,32 @@ class _Decorator:
         return Specialist(function)
 
 
-def _answer_type(annotation: Any) -> Any:
-    if get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+def _answer_type(annotation: Any, who: str) -> Any:
+    """The type of the value, out of ``Answer[T]``, ``Awaitable[T]`` or plain ``T``."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Awaitable, Coroutine):  # a plain function that hands on a coroutine
+        return _answer_type(inner[-1], who)
     if annotation is Answer:
         return Any
-    if get_origin(annotation) is Answer:
-        return get_args(annotation)[0]
+    if origin is Answer:
+        return inner[0]
+    if origin is Annotated and (get_origin(inner[0]) or inner[0]) is Answer:
+        return _answer_type(inner[0], who)
+    if origin in (Union, types.UnionType) and any((get_origin(each) or each) is Answer for each in inner):
+        raise DefinitionError(
+            f"{who}: it answers with an Answer or raises CannotAnswer; there is no third thing to return"
+        )
     return annotation
+
+
+def _is_effort(annotation: Any) -> bool:
+    if get_origin(annotation) in (Annotated, Union, types.UnionType):
+        return any(each is Effort for each in get_args(annotation))
+    return annotation is Effort
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _least(steps: int | None, cap: int | None) -> int | None:
@@ -352,6 +403,6 @@ def _probability(confidence: float | None, who: str) -> float | None:
     if confidence is None:
         return None
     value = float(confidence)
-    if not math.isfinite(value) or not 0 <= value <= 1:
+    if not -ROUNDING <= value <= 1 + ROUNDING:
         raise InvalidAnswer(f"{who} gave {value} as its confidence, which is not a probability")
-    return value
+    return min(1.0, max(0.0, value))

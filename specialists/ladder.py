@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from .costs import Cost
 from .verifiers import Verdict
@@ -142,10 +142,20 @@ class RungPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The rungs in order, and how much the application wants before it takes an answer."""
+    """The rungs in order, and how much the application wants before it takes an answer.
+
+    Raises ``ValueError`` for another level than these, and for two rungs of one name.
+    """
 
     rungs: tuple[RungPolicy, ...]
     accept: AcceptLevel = "confident"
+
+    def __post_init__(self) -> None:
+        # Anything else would compare as the weakest level.
+        if self.accept not in get_args(AcceptLevel):
+            raise ValueError(f"accept is one of {', '.join(get_args(AcceptLevel))}, not {self.accept!r}")
+        if len({rung.name for rung in self.rungs}) < len(self.rungs):
+            raise ValueError(f"two rungs have one name: {', '.join(rung.name for rung in self.rungs)}")
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -232,11 +242,13 @@ def _doubt(policy: Policy, attempt: Attempt) -> str:
     if attempt.outcome != "answered":
         return f"{who}: {attempt.reason or attempt.outcome}"
     if attempt.verdict is not None and attempt.verdict.status == "failed":
-        return f"{who}: its answer failed the check ({attempt.verdict.reason})"
+        return f"{who}: its answer failed the check" + (
+            f" ({attempt.verdict.reason})" if attempt.verdict.reason else ""
+        )
     if rung.min_confidence is not None and policy.accept == "confident":
         if attempt.confidence is None:
             return f"{who}: its answer came without a confidence, and the floor is {rung.min_confidence:g}"
-        return f"{who}: confidence {attempt.confidence:.2f} is below the floor of {rung.min_confidence:g}"
+        return f"{who}: confidence {attempt.confidence:.4g} is below the floor of {rung.min_confidence:g}"
     if policy.accept != "confident":
         return f"{who}: nothing makes its answer {policy.accept}, as accept={policy.accept!r} asks"
     return f"{who}: its verifier is not declared sound and it has no confidence floor; declare one of the two"
@@ -308,4 +320,7 @@ def jsonable(value: Any) -> Any:
     """``value`` as JSON types; what pydantic cannot write becomes its ``repr``."""
     from pydantic_core import to_jsonable_python
 
-    return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")
+    try:
+        return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")
+    except Exception:  # a log line is written whatever the value: one that contains itself, one whose code raises
+        return f"<{type(value).__name__}>"

@@ -10,8 +10,12 @@ import contextvars
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import nullcontext
+from queue import SimpleQueue
 from typing import Any, TypeVar
+
+from .metering import current_meter
 
 __all__ = ["run_in_thread", "run_sync"]
 
@@ -20,9 +24,7 @@ T = TypeVar("T")
 SYNC_FUNCTION_THREADS = 32
 """Sync functions that may run at a time in one process; a further one waits for its turn."""
 
-_lock = threading.Lock()
-_loop: tuple[int, asyncio.AbstractEventLoop] | None = None
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+_in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("specialists_in_pool", default=False)
 
 
 def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -44,34 +46,98 @@ def run_sync(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         raise
 
 
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
 def background_loop() -> asyncio.AbstractEventLoop:
     """The loop of this process, started if need be."""
     global _loop
     with _lock:
-        if _loop is None or _loop[0] != os.getpid() or _loop[1].is_closed():
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, name="specialists-loop", daemon=True).start()
-            _loop = (os.getpid(), loop)
-        return _loop[1]
+        if _loop is None:
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_keep_running, args=(_loop,), name="specialists-loop", daemon=True).start()
+        return _loop
 
 
-async def run_in_thread(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Run a sync function in the bounded pool, with this task's context variables.
+def _keep_running(loop: asyncio.AbstractEventLoop) -> None:
+    while True:
+        try:
+            loop.run_forever()
+        except (KeyboardInterrupt, SystemExit):
+            continue  # raised by one task, whose caller gets it; the loop is everyone's
 
-    A cancelled caller leaves at once; a thread cannot be stopped and ends by itself.
+
+class _Threads:
+    """At most ``size`` daemon threads: a function that never ends must not keep the process from ending."""
+
+    def __init__(self, size: int) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._left = size
+
+    def submit(self, job: Callable[[], None]) -> None:
+        self._jobs.put(job)
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif self._left:
+                self._left -= 1
+                _start_thread(self._work)
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+            with self._lock:
+                self._idle += 1
+
+
+_pool = _Threads(SYNC_FUNCTION_THREADS)
+
+
+def _start_thread(target: Callable[[], None]) -> None:
+    threading.Thread(target=target, name="specialists-sync", daemon=True).start()
+
+
+async def run_in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Run a sync function in the bounded pool, with this task's context variables and counted by its CPU meter.
+
+    A cancelled caller leaves at once; a thread cannot be stopped and ends by itself. What a function in the pool calls
+    in its turn gets a thread beside the pool: outer calls that wait for inner ones cannot then use it up.
     """
-    global _pool
-    with _lock:
-        if _pool is None or _pool[0] != os.getpid():
-            _pool = (os.getpid(), ThreadPoolExecutor(SYNC_FUNCTION_THREADS, thread_name_prefix="specialists-sync"))
-        pool = _pool[1]
+    future: Future[T] = Future()
     context = contextvars.copy_context()
-    return await asyncio.get_running_loop().run_in_executor(pool, lambda: context.run(function, *args, **kwargs))
+    meter = current_meter.get()
+
+    def job() -> None:
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            with meter.counting() if meter else nullcontext():
+                result = context.run(function, *args, **kwargs)
+        except (StopIteration, SystemExit) as error:  # the one no future can carry, the other would end the loop
+            future.set_exception(RuntimeError(f"the function raised {error!r}"))
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+
+    submit = _start_thread if context.get(_in_pool) else _pool.submit
+    context.run(_in_pool.set, True)
+    submit(job)
+    return await asyncio.wrap_future(future)
+
+
+_inherited: list[object] = []
+"""What a child must not close: the parent's loop shares its file descriptors with it."""
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
+    """Threads and the locks they hold do not live on in a child."""
+    global _lock, _loop, _pool
+    _inherited.append(_loop)
+    _lock, _loop, _pool = threading.Lock(), None, _Threads(SYNC_FUNCTION_THREADS)
 
 
 if hasattr(os, "register_at_fork"):

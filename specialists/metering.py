@@ -1,14 +1,15 @@
 """CPU time of one call, wherever its pieces run: on the event loop, in a worker thread, in a native library.
 
 A meter is opened around a call and found by the parts below through a context variable, so that none of them needs an
-argument for it. This module knows nothing of prices.
+argument for it. A meter made inside another's call counts for both. This module knows nothing of prices.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -19,22 +20,86 @@ T = TypeVar("T")
 current_meter: ContextVar[CpuMeter | None] = ContextVar("specialists_cpu_meter", default=None)
 
 
-class CpuMeter:
-    """Adds up CPU seconds between a lower and an upper bound. Safe from any thread."""
+class _Counting(threading.local):
+    """The meters that are counting this thread's time right now, outermost first."""
 
     def __init__(self) -> None:
+        self.meters: list[CpuMeter] = []
+
+
+_counting = _Counting()
+
+
+class CpuMeter:
+    """Adds up CPU seconds between a lower and an upper bound. Safe from any thread.
+
+    What it counts is also counted by the meter that was current when it was made: a call includes its inner calls.
+    """
+
+    def __init__(self) -> None:
+        self._around = current_meter.get()
         self._lock = threading.Lock()
-        self.low = 0.0
-        self.high = 0.0
+        self._low = 0.0
+        self._high = 0.0
+        self._open: dict[object, float] = {}
+
+    @property
+    def low(self) -> float:
+        """CPU seconds that were spent for certain."""
+        return self._low
+
+    @property
+    def high(self) -> float:
+        """The most that can have been spent: a thread that was left behind may have computed all the time."""
+        with self._lock:
+            now = time.perf_counter()
+            return self._high + sum(now - start for start in self._open.values())
 
     def add(self, low: float, high: float | None = None) -> None:
         """Add ``low`` to ``high`` CPU seconds; without ``high`` the figure is exact."""
+        for meter in self._chain():
+            meter._add(low, low if high is None else high)
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count this thread's own CPU time, once, however deep these blocks are nested."""
+        running = _counting.meters
+        mine = [meter for meter in self._chain() if meter not in running]
+        running.extend(mine)
+        span = object()
+        for meter in mine:
+            meter._begin(span)
+        start = time.thread_time()
+        try:
+            yield
+        finally:
+            spent = time.thread_time() - start
+            for meter in mine:
+                running.remove(meter)
+                meter._end(span, spent)
+
+    def _chain(self) -> Iterator[CpuMeter]:
+        meter: CpuMeter | None = self
+        while meter is not None:
+            yield meter
+            meter = meter._around
+
+    def _begin(self, span: object) -> None:
         with self._lock:
-            self.low += low
-            self.high += low if high is None else high
+            self._open[span] = time.perf_counter()
+
+    def _end(self, span: object, spent: float) -> None:
+        with self._lock:
+            del self._open[span]
+        self._add(spent, spent)
+
+    def _add(self, low: float, high: float) -> None:
+        with self._lock:
+            self._low += low
+            self._high += high
 
 
-class metered:  # noqa: N801 - used like a function: ``await metered(coroutine, meter)``
+class metered:
     """Await a coroutine and add to ``meter`` the time this thread spends in its own steps, not what others do."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T], meter: CpuMeter) -> None:
@@ -46,13 +111,11 @@ class metered:  # noqa: N801 - used like a function: ``await metered(coroutine, 
         send: Any = None
         throw: BaseException | None = None
         while True:
-            start = time.thread_time()
             try:
-                item = steps.send(send) if throw is None else steps.throw(throw)
+                with self._meter.counting():
+                    item = steps.send(send) if throw is None else steps.throw(throw)
             except StopIteration as stop:
                 return stop.value
-            finally:
-                self._meter.add(time.thread_time() - start)
             send, throw = None, None
             try:
                 send = yield item

@@ -11,14 +11,15 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .card import CARD, read_card
 from .errors import MissingRuntime, ModelFailed, ModelRejected
-from .metering import current_meter
+from .metering import CpuMeter, current_meter
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,9 +82,7 @@ class OnnxModel:
         self._sha256 = sha256
         self._threads = threads
         self._providers = providers
-        self._lock = threading.Lock()
-        self._session: onnxruntime.InferenceSession | None = None
-        self._pid = 0
+        self._opened: _Opened | None = None
 
     def __repr__(self) -> str:
         return f"OnnxModel({str(self.path)!r})"
@@ -99,21 +98,27 @@ class OnnxModel:
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session; opens the model if it is not open."""
-        with self._lock:
-            # A session's state does not survive a fork: the child opens its own.
-            if self._session is None or self._pid != os.getpid():
-                self._session = self._open()
-                self._pid = os.getpid()
-            return self._session
+        return self._ready().session
 
-    async def run(self, **inputs: Any) -> Arrays:
+    def _ready(self) -> _Opened:
+        # A session's state does not survive a fork: the child opens its own.
+        if self._opened is None or self._opened.pid != os.getpid():
+            with _opening:
+                if self._opened is None or self._opened.pid != os.getpid():
+                    if self._opened is not None:
+                        _inherited.append(self._opened)
+                    self._opened = self._open()
+        return self._opened
+
+    async def run(self, /, **inputs: Any) -> Arrays:
         """Run the graph once. ``inputs`` are arrays by graph input name; the result is arrays by output name.
 
         A cancelled caller stops the native run too.
         """
-        runtime = _runtime()
-        options = runtime.RunOptions()
         loop = asyncio.get_running_loop()
+        # The first import takes its time, and the loop has other things to do.
+        runtime = _runtime() if self._opened else await loop.run_in_executor(_workers(), _runtime)
+        options = runtime.RunOptions()
         meter = current_meter.get()
         future = loop.run_in_executor(_workers(), lambda: self._run(inputs, options, meter))
         try:
@@ -122,32 +127,39 @@ class OnnxModel:
             options.terminate = True
             raise
 
-    def run_sync(self, **inputs: Any) -> Arrays:
+    def run_sync(self, /, **inputs: Any) -> Arrays:
         """As :meth:`run`, in this thread."""
-        return self._run(inputs, _runtime().RunOptions(), current_meter.get(), nested=True)
+        return self._run(inputs, _runtime().RunOptions(), current_meter.get())
 
-    def _run(self, inputs: Mapping[str, Any], options: Any, meter: Any, nested: bool = False) -> Arrays:
+    def _run(self, inputs: Mapping[str, Any], options: Any, meter: CpuMeter | None) -> Arrays:
+        with meter.counting() if meter else nullcontext():
+            opened = self._ready()
+            session = opened.session
+            feeds = self._feeds(session, inputs)
+            wall, cpu = time.perf_counter(), time.thread_time()
+            try:
+                values = session.run(None, feeds, options)
+            except Exception as error:
+                raise ModelFailed(f"{self.path.name}: the run failed: {_first_line(error)}") from None
+            finally:
+                if meter is not None and opened.threads > 1:
+                    own = time.thread_time() - cpu  # what the other threads did, nobody can tell
+                    meter.add(0.0, max(0.0, (time.perf_counter() - wall) * opened.threads - own))
+            return self._checked(session, values)
+
+    def _checked(self, session: onnxruntime.InferenceSession, values: list[Any]) -> Arrays:
         import numpy as np
 
-        session = self.session
-        feeds = self._feeds(session, inputs)
-        threads = self._threads or _threads_per_run
-        wall, cpu = time.perf_counter(), time.thread_time()
-        try:
-            values = session.run(None, feeds, options)
-        except Exception as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ModelFailed(f"{self.path.name}: the run failed: {first}") from None
-        finally:
-            if meter is not None:
-                own = time.thread_time() - cpu
-                # A caller in the same thread is metered already; only what other threads may have done is added.
-                others = max(0.0, (time.perf_counter() - wall) * threads - own) if threads > 1 else 0.0
-                meter.add(0.0 if nested else own, others if nested else own + others)
-        outputs = dict(zip([output.name for output in session.get_outputs()], values, strict=True))
-        for name, value in outputs.items():
-            if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ModelFailed(f"{self.path.name}: its output {name!r} is not finite")
+        outputs: Arrays = {}
+        for entry, value in zip(session.get_outputs(), values, strict=True):
+            outputs[entry.name] = value
+            if not isinstance(value, np.ndarray):
+                continue
+            if not _fits(entry.shape, value.shape):
+                have = list(value.shape)
+                raise ModelFailed(f"{self.path.name}: its output {entry.name!r} has shape {have}, not {entry.shape}")
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise ModelFailed(f"{self.path.name}: its output {entry.name!r} is not finite")
         return outputs
 
     def _feeds(self, session: onnxruntime.InferenceSession, inputs: Mapping[str, Any]) -> Arrays:
@@ -159,79 +171,107 @@ class OnnxModel:
             raise ModelFailed(f"{self.path.name}: inputs are {sorted(expected)}; {wrong[0]!r} is missing or unknown")
         feeds: Arrays = {}
         for name, entry in expected.items():
-            array = np.asarray(inputs[name])
+            try:
+                given = np.asarray(inputs[name])
+            except ValueError as error:
+                raise ModelFailed(f"{self.path.name}: input {name!r} is not an array: {_first_line(error)}") from None
+            array = given
             wanted = _dtypes().get(entry.type)
-            if wanted is not None and array.dtype != wanted:
-                if not np.can_cast(array.dtype, wanted, "same_kind"):
-                    raise ModelFailed(f"{self.path.name}: input {name!r} must be {wanted}, not {array.dtype}")
-                array = array.astype(wanted)
-            shape = entry.shape
-            fits = len(shape) == array.ndim and all(
-                not isinstance(want, int) or want == have for want, have in zip(shape, array.shape, strict=False)
-            )
-            if not fits:
-                raise ModelFailed(f"{self.path.name}: input {name!r} must have shape {shape}, not {list(array.shape)}")
+            if wanted is not None and given.dtype != wanted:
+                if not np.can_cast(given.dtype, wanted, "same_kind"):
+                    raise ModelFailed(f"{self.path.name}: input {name!r} must be {wanted}, not {given.dtype}")
+                array = given.astype(wanted)
+                if wanted.kind in "iu" and (array != given).any():
+                    raise ModelFailed(f"{self.path.name}: input {name!r} holds a number too large for {wanted}")
+            if not _fits(entry.shape, array.shape):
+                have = list(array.shape)
+                raise ModelFailed(f"{self.path.name}: input {name!r} must have shape {entry.shape}, not {have}")
             feeds[name] = array
         return feeds
 
-    def _open(self) -> onnxruntime.InferenceSession:
+    def _open(self) -> _Opened:
         runtime = _runtime()
         data = self._read()
+        threads = self._threads or _threads_per_run
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = self._threads or _threads_per_run
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # errors come back as exceptions
         available = runtime.get_available_providers()
+        if missing := sorted(set(self._providers or ()) - set(available)):
+            raise MissingRuntime(
+                f"{self.path.name} is to run by {missing[0]}, which this ONNX Runtime lacks; it has"
+                f" {', '.join(available)}, and CUDA comes with pip install 'brain-specialists[gpu]'"
+            )
         wanted = self._providers or ("CUDAExecutionProvider", "CPUExecutionProvider")
         try:
-            return runtime.InferenceSession(data, options, [name for name in wanted if name in available])
+            session = runtime.InferenceSession(data, options, [name for name in wanted if name in available])
         except Exception as error:
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            version, why = runtime.__version__, _first_line(error)
             raise ModelRejected(
-                f"{str(self.path)!r} is not a model that ONNX Runtime {runtime.__version__} can open: {first}"
+                f"{str(self.path)!r} is not a model that ONNX Runtime {version} can open: {why}"
             ) from None
+        return _Opened(os.getpid(), threads, session)
 
     def _read(self) -> bytes:
+        named = repr(str(self.path))
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise ModelRejected(f"the model file {named} is not a file")
             if self.path.stat().st_size > MAX_BYTES:
-                raise ModelRejected(f"{str(self.path)!r} is larger than an ONNX file can be")
+                raise ModelRejected(f"{named} is larger than an ONNX file can be")
             data = self.path.read_bytes()
-        except OSError as error:
-            raise ModelRejected(f"the model file {str(self.path)!r} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ModelRejected(f"the model file {named} cannot be read: {why}; check its path") from None
         if not data:
-            raise ModelRejected(f"the model file {str(self.path)!r} is empty")
-        expected = self._sha256
+            raise ModelRejected(f"the model file {named} is empty; get a clean copy")
+        digest = hashlib.sha256(data).hexdigest()
+        if self._sha256 is not None:
+            if digest != self._sha256.lower():
+                raise ModelRejected(f"the model file {named} is not the one asked for (its sha256 is {digest})")
+            return data
         folder = self.path.parent
-        if expected is None and (folder / CARD).is_file():
-            expected = read_card(folder).files.get(self.path.name)
-        if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        listed = read_card(folder).files if (folder / CARD).is_file() else {}
+        if listed and digest != listed.get(self.path.name):  # a card that lists nothing is not sealed yet
             raise ModelRejected(
-                f"the model file {str(self.path)!r} is not the one its card names (its sha256 differs);"
+                f"the model file {named} is not the one its card names (its sha256 differs);"
                 f" get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
             )
         return data
 
 
-_pool: tuple[int, ThreadPoolExecutor] | None = None
+class _Opened(NamedTuple):
+    pid: int
+    threads: int
+    session: onnxruntime.InferenceSession
+
+
+_opening = threading.Lock()
+_inherited: list[_Opened] = []
+"""A parent's sessions: closing one in a child waits for threads that the child does not have."""
+
+_pool: ThreadPoolExecutor | None = None
 _pool_lock = threading.Lock()
 
 
 def _workers() -> ThreadPoolExecutor:
     global _pool
     with _pool_lock:
-        if _pool is None or _pool[0] != os.getpid():
-            _pool = (os.getpid(), ThreadPoolExecutor(usable_cores(), thread_name_prefix="specialists-onnx"))
-        return _pool[1]
+        if _pool is None:
+            _pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="specialists-onnx")
+        return _pool
 
 
-def _renew_lock() -> None:
-    global _pool_lock
-    _pool_lock = threading.Lock()
+def _after_fork() -> None:
+    """Threads and the locks they hold do not live on in a child."""
+    global _opening, _pool, _pool_lock
+    _opening, _pool, _pool_lock = threading.Lock(), None, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _runtime() -> Any:
@@ -252,12 +292,20 @@ def _dtypes() -> dict[str, Any]:
         "tensor(float)": np.dtype(np.float32),
         "tensor(double)": np.dtype(np.float64),
         "tensor(float16)": np.dtype(np.float16),
-        "tensor(int64)": np.dtype(np.int64),
-        "tensor(int32)": np.dtype(np.int32),
-        "tensor(int8)": np.dtype(np.int8),
-        "tensor(uint8)": np.dtype(np.uint8),
         "tensor(bool)": np.dtype(np.bool_),
+        **{f"tensor({kind}{bits})": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
     }
+
+
+def _fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
+    """Whether an array fits the shape a graph declares; a name or ``None`` in it stands for any length."""
+    return len(shape) == len(have) and all(
+        not isinstance(want, int) or want == length for want, length in zip(shape, have, strict=True)
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _quota_v2(path: Path) -> float | None:

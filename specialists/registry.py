@@ -95,19 +95,28 @@ def _unknown(name: str) -> UnknownSpecialist:
 def _from_entry(entry: EntryPoint) -> Found:
     try:
         thing = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        problem = f"{type(error).__name__}: {error}"
         raise UnknownSpecialist(
-            f"the installed specialist {entry.name!r} ({entry.value}) cannot be imported: {type(error).__name__}: {error}"
+            f"the installed specialist {entry.name!r} ({entry.value}) cannot be imported: {problem}"
         ) from error
     if isinstance(thing, ModuleType):
-        return _from_package(thing)
-    if isinstance(thing, Specialist):
-        return Found(thing, None, None, None)
-    raise DefinitionError(f"the entry point {entry.name!r} names {entry.value}, which is not a specialist")
+        found = _from_package(thing)
+    elif isinstance(thing, Specialist):
+        found = Found(thing, None, None, None)
+    else:
+        raise DefinitionError(f"the entry point {entry.name!r} names {entry.value}, which is not a specialist")
+    if found.specialist.name != entry.name:
+        raise DefinitionError(
+            f"the entry point {entry.name!r} brings the specialist {found.specialist.name!r}; make the two names one"
+        )
+    return found
 
 
 def _from_package(package: ModuleType) -> Found:
-    folder = Path(str(package.__file__)).parent
+    if package.__file__ is None:
+        raise CardError(f"the installed package {package.__name__!r} has no __init__.py, so its card cannot be found")
+    folder = Path(package.__file__).parent
     card = read_card(folder)
     verify_files(folder, card)
     return _resolve(package.__name__, folder, card)
@@ -118,7 +127,8 @@ def _from_folder(folder: Path, trust: bool) -> Found:
     verify_files(folder, card)
     if not trust:
         raise UntrustedFolder(
-            f"{str(folder)!r} is a specialist with Python code, which runs with your rights; read it, then pass trust=True"
+            f"{str(folder)!r} is a specialist with Python code, which runs with your rights;"
+            " read it, then pass trust=True"
         )
     digest = hashlib.sha256(str(sorted(card.files.items())).encode() + str(folder).encode()).hexdigest()[:16]
     package = f"_specialist_{card.name}_{digest}"
@@ -126,6 +136,7 @@ def _from_folder(folder: Path, trust: bool) -> Found:
         module = ModuleType(package)
         module.__path__ = [str(folder)]
         sys.modules[package] = module
+        importlib.invalidate_caches()  # the folder's files may be younger than what is remembered of it
     return _resolve(package, folder, card)
 
 
@@ -140,6 +151,8 @@ def _resolve(package: str, folder: Path, card: Card) -> Found:
             f"{folder / CARD}: the card's name is {card.name!r}, the function's {thing.name!r}; make them one"
         )
     correct = None if card.correct is None else _member(package, card.correct, folder)
+    if correct is not None and not callable(correct):
+        raise CardError(f"{folder / CARD}: correct {card.correct!r} is not a function")
     return Found(thing, card, folder, correct)
 
 

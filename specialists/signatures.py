@@ -5,20 +5,26 @@ Specialists and a brain's plain tools share this. It knows nothing of either.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, get_type_hints
+from decimal import Decimal
+from typing import Annotated, Any, NotRequired, Required, cast, get_type_hints
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic_core import PydanticUndefined, to_jsonable_python
-from typing_extensions import NotRequired, Required, TypedDict
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict
 
 from .errors import DefinitionError, InvalidAnswer, InvalidArguments
 
 __all__ = ["Signature", "check_answer", "problems_of"]
+
+MANY_PROBLEMS = 8
+"""Problems that one message names; who sends ten thousand wrong arguments is not answered in kind."""
 
 
 class Signature:
@@ -30,12 +36,17 @@ class Signature:
 
     def __init__(self, function: Callable[..., Any], *, injected: Callable[[Any], bool] = lambda _: False) -> None:
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
-        hints = _hints(function)
+        inner = _innermost(function)
+        self.name: str = getattr(inner, "__name__", type(inner).__name__)
+        _check_kind(inner, self.name)
+        hints = _hints(inner, self.name)
         self.returns: Any = hints.get("return", Any)
-        self._signature = inspect.signature(function)
+        self._described = _split_docstring(inspect.getdoc(inner) or "")
+        try:
+            self._signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise DefinitionError(f"{self.name}: its parameters cannot be read: {error}") from None
         self.injected_names: tuple[str, ...] = ()
-        self._defaults: dict[str, Any] = {}
         fields: dict[str, Any] = {}
         for parameter in self._signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
@@ -44,16 +55,15 @@ class Signature:
                     " named; use plain named parameters"
                 )
             if parameter.name not in hints:
-                raise DefinitionError(f"{self.name}: parameter {parameter.name!r} needs a type annotation")
+                method = "; for a method, pass it bound to its object" if parameter.name in ("self", "cls") else ""
+                raise DefinitionError(f"{self.name}: parameter {parameter.name!r} needs a type annotation{method}")
             if injected(hints[parameter.name]):
                 self.injected_names += (parameter.name,)
-            elif parameter.default is parameter.empty:
-                fields[parameter.name] = Required[hints[parameter.name]]
             else:
-                fields[parameter.name] = NotRequired[hints[parameter.name]]
-                self._defaults[parameter.name] = _plain_default(parameter.default)
-        arguments = TypedDict(f"{self.name}_arguments", fields)  # type: ignore[operator]
-        arguments.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+                fields[parameter.name] = _field(hints[parameter.name], parameter.default)
+        # A typed dictionary, not a model: a parameter may be called `schema`, `json` or `copy`.
+        arguments = cast("Any", TypedDict)(f"{self.name}_arguments", fields)
+        arguments.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
         try:
             self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(arguments)
             self.schema = self._schema()
@@ -63,53 +73,59 @@ class Signature:
     @property
     def description(self) -> str:
         """The docstring without its ``Args`` section, which goes into the schema."""
-        return _split_docstring(inspect.getdoc(self.function) or "")[0]
+        return self._described[0]
 
-    def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def bind(self, /, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Arguments of an ordinary Python call, checked, defaults filled in. Raises :class:`InvalidArguments`."""
+        return self.split(*args, **kwargs)[0]
+
+    def split(self, /, *args: Any, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As :meth:`bind`; and beside it what the call gave for the injected parameters."""
         try:
             given = dict(self._signature.bind_partial(*args, **kwargs).arguments)
         except TypeError as error:
             raise InvalidArguments(f"{self.name}: {error}", problems=(str(error),)) from None
-        for name in self.injected_names:
-            given.pop(name, None)
-        return self.check(given)
+        injected = {name: given.pop(name) for name in self.injected_names if name in given}
+        return self.check(given), injected
 
     def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Check Python values, fill in defaults. Raises :class:`InvalidArguments`."""
-        return self._complete(lambda: self._adapter.validate_python(dict(arguments)))
+        return self._ordered(lambda: self._adapter.validate_python(dict(arguments)))
 
     def check_json(self, text: str) -> dict[str, Any]:
-        """Check the JSON a model wrote: no coercion between types. Raises :class:`InvalidArguments`."""
-        return self._complete(lambda: self._adapter.validate_json(text.encode("utf-8", "replace"), strict=True))
+        """Check the JSON a model wrote: no coercion between types, no key twice, no NaN. Raises
+        :class:`InvalidArguments`.
+        """
+        try:
+            data = text.encode()
+            json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        except (ValueError, RecursionError) as error:
+            problem = f"the arguments are not JSON: {_first_line(error)}"
+            raise InvalidArguments(f"{self.name}: {problem}", problems=(problem,)) from None
+        return self._ordered(lambda: self._adapter.validate_json(data, strict=True))
 
-    def _complete(self, validate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _ordered(self, validate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             checked = validate()
         except ValidationError as error:
             problems = problems_of(error)
             raise InvalidArguments(f"{self.name}: {'; '.join(problems)}", problems=problems) from None
-        for name, parameter in self._signature.parameters.items():
-            if name not in checked and name not in self.injected_names and parameter.default is not parameter.empty:
-                default = parameter.default
-                if not (hasattr(default, "get_default") and default.__class__.__name__ == "FieldInfo"):
-                    checked[name] = default
-                elif (value := default.get_default(call_default_factory=True)) is not PydanticUndefined:
-                    checked[name] = value
         return {name: checked[name] for name in self._signature.parameters if name in checked}
 
     def _schema(self) -> dict[str, Any]:
-        schema = self._adapter.json_schema()
+        schema = self._adapter.json_schema(schema_generator=_JsonSchema)
         schema.pop("title", None)
         schema.setdefault("properties", {})
-        described = _split_docstring(inspect.getdoc(self.function) or "")[1]
         for name, entry in schema["properties"].items():
             entry.pop("title", None)
-            if name in described:
-                entry.setdefault("description", described[name])
-            if name in self._defaults and self._defaults[name] is not PydanticUndefined:
-                entry.setdefault("default", self._defaults[name])
+            if name in self._described[1]:
+                entry.setdefault("description", self._described[1][name])
         return schema
+
+
+class _JsonSchema(GenerateJsonSchema):
+    # A default that is not JSON is merely absent from the schema.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own spelling
 
 
 def check_answer(adapter: TypeAdapter[Any], value: Any, who: str) -> Any:
@@ -118,7 +134,7 @@ def check_answer(adapter: TypeAdapter[Any], value: Any, who: str) -> Any:
         checked = adapter.validate_python(value)
     except ValidationError as error:
         raise InvalidAnswer(f"{who} answered with the wrong type: {'; '.join(problems_of(error))}") from None
-    if any(not math.isfinite(number) for number in _floats(to_jsonable_python(checked, fallback=repr))):
+    if not all(math.isfinite(number) for number in _numbers(adapter.dump_python(checked, warnings=False))):
         raise InvalidAnswer(f"{who} answered with a number that is not finite")
     return checked
 
@@ -126,52 +142,98 @@ def check_answer(adapter: TypeAdapter[Any], value: Any, who: str) -> Any:
 def problems_of(error: ValidationError) -> tuple[str, ...]:
     """One short line per problem, without the values themselves: they may be long or private."""
     lines = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in problem["loc"])
+    for problem in error.errors(include_url=False, include_input=False, include_context=False)[:MANY_PROBLEMS]:
+        where = ".".join(_short(str(part)) for part in problem["loc"])
         message = {
             "missing": "is missing",
             "extra_forbidden": "is not a parameter",
         }.get(problem["type"], problem["msg"][:1].lower() + problem["msg"][1:])
         lines.append(f"{where} {message}" if where and not message.startswith("input") else f"{where}: {message}")
+    if error.error_count() > MANY_PROBLEMS:
+        lines.append(f"and {error.error_count() - MANY_PROBLEMS} more")
     return tuple(line.removeprefix(": ") for line in lines)
 
 
-def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+def _innermost(function: Callable[..., Any]) -> Any:
+    """The function whose name, types and docstring count, under any :func:`functools.partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def _check_kind(function: Any, name: str) -> None:
+    if not callable(function):
+        raise DefinitionError(f"{function!r} is not a function; decorate a typed function")
+    if inspect.isclass(function):
+        raise DefinitionError(f"{name} is a class; decorate a typed function")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DefinitionError(f"{name} yields its answer piece by piece; return it whole")
+
+
+def _hints(function: Any, name: str) -> dict[str, Any]:
     target = function if inspect.isroutine(function) else type(function).__call__
     try:
-        return get_type_hints(target, include_extras=True)
-    except NameError:
-        # A function defined inside another may name types that only its surroundings know.
-        local: dict[str, Any] = {}
-        frame = sys._getframe(1)
-        frames = []
-        while frame is not None and len(frames) < 8:
-            frames.append(frame)
-            frame = frame.f_back  # type: ignore[assignment]
-        for each in reversed(frames):
-            local.update(each.f_locals)
         try:
-            return get_type_hints(target, localns=local, include_extras=True)
-        except NameError as error:
-            raise DefinitionError(f"{getattr(function, '__name__', function)}: its types cannot be read: {error}") from None
+            return get_type_hints(target, include_extras=True)
+        except NameError:
+            return get_type_hints(target, localns=_around(target), include_extras=True)
+    except Exception as error:  # whatever evaluating an annotation raises
+        raise DefinitionError(
+            f"{name}: its types cannot be read: {error}; import or define them where the function can see them"
+        ) from None
 
 
-def _plain_default(default: Any) -> Any:
-    if hasattr(default, "get_default") and default.__class__.__name__ == "FieldInfo":
-        default = default.get_default(call_default_factory=False)
-        if default is None or default is PydanticUndefined:
-            return PydanticUndefined
-    try:
-        plain = to_jsonable_python(default)
-        json.dumps(plain, allow_nan=False)
-        return plain
-    except Exception:
-        return PydanticUndefined
+def _around(function: Any) -> dict[str, Any]:
+    """The local names of the functions that enclose ``function`` and still run: its types may be among them."""
+    names: dict[str, Any] = {}
+    frame = sys._getframe()
+    while (caller := frame.f_back) is not None:
+        frame = caller
+        inside = function.__qualname__.startswith(f"{frame.f_code.co_qualname}.<locals>.")
+        if inside and frame.f_globals is function.__globals__:
+            names = {**frame.f_locals, **names}
+    return names
+
+
+def _field(annotation: Any, default: Any) -> Any:
+    if default is inspect.Parameter.empty:
+        return Required[annotation]
+    field = default if isinstance(default, FieldInfo) else Field(default=default)
+    annotated = Annotated[annotation, field]
+    return Required[annotated] if field.is_required() else NotRequired[annotated]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {_short(key)!r} stands twice")
+        result[key] = value
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {_short(text)} is too large")
+    return number
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0].partition(";")[0] or type(error).__name__
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 64 else f"{text[:61]}..."
 
 
 def _split_docstring(text: str) -> tuple[str, dict[str, str]]:
     """The description, and what an ``Args:`` section says of each parameter."""
-    head, found, tail = text.partition("\nArgs:\n")
+    head, found, tail = f"\n{text}".partition("\nArgs:\n")
     if not found:
         return text.strip(), {}
     described: dict[str, str] = {}
@@ -186,16 +248,22 @@ def _split_docstring(text: str) -> tuple[str, dict[str, str]]:
             current = name.split(" ")[0]
             described[current] = rest.strip()
         elif current and line.strip():
-            described[current] += " " + line.strip()
+            described[current] = f"{described[current]} {line.strip()}".strip()
     return head.strip(), described
 
 
-def _floats(value: Any) -> Iterator[float]:
-    if isinstance(value, float):
+def _numbers(value: Any) -> Iterator[float | Decimal]:
+    """The numbers that can be NaN, wherever they stand in ``value``."""
+    if isinstance(value, float | Decimal):
         yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _floats(part)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, complex):
+        yield from (value.real, value.imag)
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _numbers(key)
+            yield from _numbers(part)
+    elif isinstance(value, list | tuple | set | frozenset):
         for part in value:
-            yield from _floats(part)
+            yield from _numbers(part)
+    elif hasattr(value, "tolist"):  # an array or a scalar of numpy
+        yield from _numbers(value.tolist())

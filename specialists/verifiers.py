@@ -2,7 +2,8 @@
 
 A verifier is ``verify(arguments, value) -> Verdict``, sync or async; ``arguments`` is the checked call with its
 defaults filled in. It declares nothing about itself: whether it is *sound* (passes nothing wrong) and *complete*
-(fails nothing right) is said where a specialist is defined, and is ``False`` unless said.
+(fails nothing right) is said where a specialist is defined, and is ``False`` unless said. A sync verifier runs on the
+event loop: one that takes longer than a few milliseconds is better async, with its work in a thread.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ async def run_verifier(verify: Verifier, arguments: Mapping[str, Any], value: An
         result = verify(arguments, value)
         if inspect.isawaitable(result):
             result = await result
+        if not isinstance(result, Verdict) and hasattr(result, "item"):
+            result = result.item()  # numpy's own bool, as a comparison of arrays gives it
     except Exception as error:
         return Verdict.unknown(f"the verifier raised {type(error).__name__}: {error}")
     if isinstance(result, Verdict):
