@@ -1,174 +1,265 @@
 """The recipe of the bundled `sudoku`: makes puzzles, trains the step network on a CPU, exports it, measures it.
 
     python -m specialists.training.sudoku --out FOLDER [--minutes N] [--seed N] [--resume]
-    python -m specialists.training.sudoku --evaluate FILE [--limit N] [--model model.onnx | --untrained]
+    python -m specialists.training.sudoku --evaluate FILE [--limit N] [--model MODEL.onnx | --untrained]
 
-The network is a recursive reasoner in the manner of the Tiny Recursive Model (arXiv 2510.04871): one small step, applied
-again and again to its own latent state, here with the symmetry of Sudoku built in. A latent vector stands for each of
-the 729 statements "this cell holds this digit". A step pools them over the 324 groups of nine in which just one is true
-(a digit in a row, in a column, in a box; the digits of a cell), thinks about each group, and hands the result back.
-No statement has a name of its own, so what is learned for one is known for all, and relabelled or rearranged puzzles
-are the same puzzle to it.
+FOLDER gets the puzzles (a broken-off run keeps what it has made), `last.pt` every few minutes, and `model.onnx`. Each
+block of puzzles follows from the seed; how many blocks and updates fit into the minutes depends on the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import csv
+import gzip
+import io
 import math
-import random
+import multiprocessing
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from specialists import OnnxModel
 from specialists.training import sudoku_puzzles as puzzles
+from specialists.training.sudoku_step import WIDTH, Step, export, parameters
+from specialists.zoo.sudoku import rules, solver
 
-WIDTH, HIDDEN = 32, 96
 UNROLL = 6
 """Steps with gradient; then the carry is detached and goes on."""
 BATCH = 32
 LONGEST = 16
 """Segments of `UNROLL` steps after which an unsolved puzzle makes room for another."""
-
-
-class Step(nn.Module):
-    """One step: (clues, carry) -> (logits, carry), with clues (n, 81, 9) one-hot or zero, carry (n, 81, 9, WIDTH)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-        def group() -> nn.Module:
-            return nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, WIDTH, bias=False))
-
-        self.clue = nn.Linear(2, WIDTH)
-        self.message = nn.Linear(WIDTH, WIDTH)
-        self.line, self.box, self.cell = group(), group(), group()
-        self.own = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.update = nn.Linear(WIDTH, WIDTH)
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, 1)
-        houses = torch.tensor([[float(house >> cell & 1) for cell in range(81)] for house in puzzles.HOUSES])
-        self.register_buffer("houses", houses / 3)  # (27, 81); a sum over nine, scaled to keep the variance
-
-    def forward(self, clues: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
-        n = carry.shape[0]
-        filled = clues.sum(2, keepdim=True).expand(-1, -1, 9)
-        message = functional.silu(self.message(carry))
-        in_houses = torch.matmul(self.houses, message.reshape(n, 81, 9 * WIDTH)).reshape(n, 27, 9, WIDTH)
-        from_houses = torch.cat([self.line(in_houses[:, :18]), self.box(in_houses[:, 18:])], 1)
-        from_cell = self.cell(message.mean(2) * 3).unsqueeze(2) + self.clue(torch.stack([clues, filled], 3))
-        back = torch.matmul(self.houses.T, from_houses.reshape(n, 27, 9 * WIDTH)).reshape(n, 81, 9, WIDTH)
-        carry = self.norm(carry + self.update(functional.silu(self.own(carry) + back + from_cell)))
-        return self.head(carry).squeeze(3), carry
+RATE = 3e-3
+RANDOM_BLOCKS, HARD_BLOCKS, BLOCK = range(1, 80, 2), range(2, 400, 2), 500
+"""Blocks of puzzles made before the training, blocks made beside it while it lasts, and puzzles in one."""
+VALID = 128
+REPORT_SECONDS = 150.0
 
 
 class Pool:
-    """Puzzles as arrays; draws them at random, the hard ones as often as the many easy ones."""
+    """Puzzles as arrays, drawn at random, hard ones more often than easy ones."""
 
     def __init__(self, rows: list[puzzles.Puzzle], seed: int) -> None:
         self.clues = np.array([[0 if mark == "." else int(mark) for mark in row.clues] for row in rows])
         self.solution = np.array([[int(mark) - 1 for mark in row.solution] for row in rows])
         weight = np.array([1.0 + min(row.guesses, 30) / 5 for row in rows])
         self.weight = np.cumsum(weight / weight.sum())
-        self.rng = np.random.default_rng(seed)
+        self.chance = np.random.default_rng([seed, len(rows)])
+
+    def __len__(self) -> int:
+        return len(self.clues)
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
-        """`n` puzzles: clues (n, 81, 9) and solutions (n, 81) with digits 0..8. A third get up to 15 extra clues."""
-        index = np.minimum(np.searchsorted(self.weight, self.rng.random(n)), len(self.weight) - 1)
-        clues, solution = self.clues[index].copy(), self.solution[index]
-        extra = np.where(self.rng.random(n) < 1 / 3, self.rng.integers(1, 16, n), 0)
-        order = self.rng.random((n, 81)) + (clues > 0)
-        give = order <= np.sort(order, 1)[np.arange(n), extra - 1][:, None]
-        give &= (extra > 0)[:, None]
-        clues = np.where(give, solution + 1, clues)
-        return one_hot(clues), torch.from_numpy(solution)
+        """`n` puzzles: clues (n, 81, 9) and solutions (n, 81), digits 0..8. A third get up to 15 clues more."""
+        index = np.minimum(np.searchsorted(self.weight, self.chance.random(n)), len(self) - 1)
+        clues, solution = self.clues[index], self.solution[index]
+        more = np.where(self.chance.random(n) < 1 / 3, self.chance.integers(1, 16, n), 0)
+        rank = (self.chance.random((n, 81)) + (clues > 0)).argsort(1).argsort(1)  # empty cells first, in a chance order
+        return one_hot(np.where(rank < more[:, None], solution + 1, clues)), torch.from_numpy(solution)
 
 
-def one_hot(clues: np.ndarray) -> Tensor:
+def one_hot(clues: NDArray[np.int64]) -> Tensor:
+    """Clues (n, 81), 0 for empty, as (n, 81, 9) zeros and ones."""
     return functional.one_hot(torch.from_numpy(clues), 10)[:, :, 1:].float()
 
 
 def fresh_carry(n: int, generator: torch.Generator | None = None) -> Tensor:
+    """The latent state that a rollout starts from: noise."""
     return torch.randn(n, 81, 9, WIDTH, generator=generator)
 
 
-@torch.no_grad()
-def solved_by_step(net: Step, clues: Tensor, solution: Tensor, steps: int) -> Tensor:
-    """The step (1..steps) at which each puzzle was first right, `steps + 1` where it never was."""
-    carry = fresh_carry(len(clues), torch.Generator().manual_seed(0))
-    first = torch.full((len(clues),), steps + 1)
-    left = torch.arange(len(clues))
+def solved_at(net: Step, pool: Pool, steps: int) -> Tensor:
+    """The step 1..`steps` at which each puzzle of `pool` was first right in one rollout, else `steps + 1`: (n,)."""
+    clues, solution = one_hot(pool.clues), torch.from_numpy(pool.solution)
+    carry = fresh_carry(len(pool), torch.Generator().manual_seed(0))
+    first = torch.full((len(pool),), steps + 1)
+    left = torch.arange(len(pool))
     for step in range(1, steps + 1):
-        logits, carry = net(clues[left], carry)
+        with torch.no_grad():
+            logits, carry = net(clues[left], carry)
         right = (logits.argmax(2) == solution[left]).all(1)
         first[left[right]] = step
         left, carry = left[~right], carry[~right]
-        if not len(left):
-            break
     return first
 
 
-def train(out: Path, pool: Pool, valid: list[puzzles.Puzzle], seconds: float, seed: int, resume: bool) -> None:
-    torch.manual_seed(seed)
-    net, mean = Step(), Step()
-    mean.load_state_dict(net.state_dict())
-    decay = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim < 2]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0}])
-    spent, updates = 0.0, 0
+class Training:
+    """The network, its running mean (which is what ships), the optimizer, and a batch of puzzles under way.
+
+    The carry of a puzzle goes on from update to update until the puzzle is solved, so the network learns from the
+    states it really gets into, and spends most of its time on what it cannot do yet.
+    """
+
+    def __init__(self, pool: Pool, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.net, self.mean, self.pool = Step(), Step(), pool
+        self.mean.load_state_dict(self.net.state_dict())
+        groups = [
+            {"params": [p for p in self.net.parameters() if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in self.net.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=RATE)
+        self.updates, self.spent = 0, 0.0
+        self.clues, self.solution = pool.draw(BATCH)
+        self.carry, self.age = fresh_carry(BATCH), torch.randint(0, LONGEST, (BATCH,))
+
+    def save(self, path: Path) -> None:
+        state = {"net": self.net.state_dict(), "mean": self.mean.state_dict(), "optimizer": self.optimizer.state_dict()}
+        part = path.with_suffix(".part")
+        torch.save({**state, "updates": self.updates, "spent": self.spent}, part)
+        part.rename(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path)
+        self.net.load_state_dict(state["net"])
+        self.mean.load_state_dict(state["mean"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates, self.spent = state["updates"], state["spent"]
+
+    def update(self, progress: float) -> tuple[float, int]:
+        """One update, at `progress` 0..1 of the whole. Returns the loss and how many puzzles are now solved."""
+        rate = RATE * min(1.0, (self.updates + 1) / 200) * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        carry, losses = self.carry, []
+        for step in range(UNROLL):
+            logits, carry = self.net(self.clues, carry)
+            if step % 2:
+                losses.append(functional.cross_entropy(logits.flatten(0, 1), self.solution.flatten()))
+        loss = torch.stack(losses).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
+        self.optimizer.step()
+        self.updates += 1
+        with torch.no_grad():
+            for kept, now in zip(self.mean.parameters(), self.net.parameters(), strict=True):
+                kept.lerp_(now, max(1 / self.updates, 0.002))
+        right = (logits.argmax(2) == self.solution).all(1)
+        self.carry, self.age = carry.detach(), self.age + 1
+        gone = right | (self.age >= LONGEST)
+        new = int(gone.sum())
+        if new:
+            self.clues[gone], self.solution[gone] = self.pool.draw(new)
+            self.carry[gone], self.age[gone] = fresh_carry(new), 0
+        return loss.item(), int(right.sum())
+
+
+def make_puzzles(folder: Path, seed: int, numbers: range) -> None:
+    """Makes the blocks `numbers`, one after another; runs beside the training."""
+    for number in numbers:
+        puzzles.write_block((folder, seed, number, BLOCK))
+
+
+def train(out: Path, minutes: float, seed: int, resume: bool) -> None:
+    """The whole recipe within `minutes`: puzzles, training, `out/model.onnx`."""
+    began, folder = time.monotonic(), out / "puzzles"
+    for done, _ in enumerate(puzzles.write_blocks(folder, seed, RANDOM_BLOCKS, BLOCK), 1):
+        minute = (time.monotonic() - began) / 60
+        print(f"{minute:5.1f} min  puzzles: block {done} of {len(RANDOM_BLOCKS)}", flush=True)
+    maker = multiprocessing.get_context("spawn").Process(
+        target=make_puzzles, args=(folder, seed, HARD_BLOCKS), daemon=True
+    )
+    maker.start()
+    try:
+        _train(out, folder, minutes * 60 - (time.monotonic() - began), seed, resume)
+    finally:
+        maker.terminate()
+
+
+def _train(out: Path, folder: Path, seconds: float, seed: int, resume: bool) -> None:
+    torch.set_num_threads(1)  # the other core makes puzzles
+    rows = puzzles.read_blocks(sorted(folder.glob("*.csv")))
+    checked = Pool(rows[:VALID], seed)
+    training = Training(Pool(rows[BLOCK:], seed), seed)
     if resume and (out / "last.pt").exists():
-        state = torch.load(out / "last.pt")
-        net.load_state_dict(state["net"])
-        mean.load_state_dict(state["mean"])
-        optimizer.load_state_dict(state["optimizer"])
-        spent, updates = state["spent"], state["updates"]
-    check = Pool(valid, seed)
-    check_clues, check_solution = one_hot(check.clues), torch.from_numpy(check.solution)
-    clues, solution = pool.draw(BATCH)
-    carry, age = fresh_carry(BATCH), torch.randint(0, LONGEST, (BATCH,))
-    began = saved = time.monotonic() - spent
+        training.load(out / "last.pt")
+        seconds += training.spent
+    began, reported = time.monotonic() - training.spent, time.monotonic()
+    print(f"training {parameters(training.net)} parameters on {len(training.pool)} puzzles", flush=True)
     losses: list[float] = []
     solved = 0
-    while spent < seconds:
-        rate = 3e-3 * min(1, (updates + 1) / 200) * (0.02 + 0.98 * (1 + math.cos(math.pi * spent / seconds)) / 2)
-        for parameters in optimizer.param_groups:
-            parameters["lr"] = rate
-        loss = torch.zeros(())
-        for step in range(UNROLL):
-            logits, carry = net(clues, carry)
-            if step % 2:
-                loss = loss + functional.cross_entropy(logits.flatten(0, 1), solution.flatten())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        updates += 1
-        with torch.no_grad():
-            for kept, now in zip(mean.parameters(), net.parameters(), strict=True):
-                kept.lerp_(now, max(1 / updates, 0.002))
-        carry, age = carry.detach(), age + 1
-        right = (logits.argmax(2) == solution).all(1)
-        gone = right | (age >= LONGEST)
-        solved += int(right.sum())
-        losses.append(loss.item() / (UNROLL // 2))
-        if gone.any():
-            clues[gone], solution[gone] = pool.draw(int(gone.sum()))
-            carry[gone], age[gone] = fresh_carry(int(gone.sum())), 0
-        spent = time.monotonic() - began
-        if time.monotonic() - saved > 150 or spent >= seconds:
-            first = solved_by_step(mean, check_clues, check_solution, 48)
-            hard = torch.tensor([row.guesses >= 5 for row in valid])
-            print(
-                f"{spent / 60:5.1f} min  update {updates}  loss {np.mean(losses):.4f}  solved/update {solved / len(losses):.2f}"
-                f"  valid 16 steps {(first <= 16).float().mean():.3f}, 48 steps {(first <= 48).float().mean():.3f},"
-                f" hard {(first[hard] <= 48).float().mean():.3f}",
-                flush=True,
-            )
-            losses, solved = [], 0
-            saved = time.monotonic()
-            state = {"net": net.state_dict(), "mean": mean.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**state, "spent": spent, "updates": updates}, out / "part.pt")
-            (out / "part.pt").rename(out / "last.pt")
+    while training.spent < seconds:
+        loss, right = training.update(training.spent / seconds)
+        losses.append(loss)
+        solved += right
+        training.spent = time.monotonic() - began
+        if time.monotonic() - reported < REPORT_SECONDS and training.spent < seconds:
+            continue
+        first = solved_at(training.mean, checked, 64)
+        print(
+            f"{training.spent / 60:5.1f} min  update {training.updates}  loss {np.mean(losses):.4f}"
+            f"  solved per update {solved / len(losses):.2f}  of {VALID} kept aside:"
+            f" {(first <= 16).float().mean():.1%} in 16 steps, {(first <= 64).float().mean():.1%} in 64",
+            flush=True,
+        )
+        losses, solved = [], 0
+        training.save(out / "last.pt")
+        export(training.mean, out / "model.onnx")
+        training.pool = Pool(puzzles.read_blocks(sorted(folder.glob("*.csv")))[BLOCK:], seed)
+        reported = time.monotonic()
+
+
+def evaluate(model: Path, file: Path, limit: int | None) -> None:
+    """Runs the shipped loop at full effort over a CSV with a column `puzzle`, gzipped or not, and prints a line."""
+    data = file.read_bytes()
+    text = gzip.decompress(data).decode() if file.suffix == ".gz" else data.decode()
+    rows = [row["puzzle"] for row in csv.DictReader(io.StringIO(text))][:limit]
+    network = OnnxModel(model, threads=1)
+    solved = 0
+    steps: list[int] = []
+    seconds: list[float] = []
+
+    async def run() -> None:
+        nonlocal solved
+        await solver.reason(network, rows[0], 1)  # opens the model
+        for puzzle in rows:
+            began = time.perf_counter()
+            answer = await solver.reason(network, puzzle)
+            seconds.append(time.perf_counter() - began)
+            steps.append(answer.steps or 0)
+            solved += rules.is_solved({"puzzle": puzzle}, answer.value).status == "passed"
+
+    asyncio.run(run())
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    print(
+        f"{file.name}: solved {solved} of {len(rows)} ({solved / len(rows):.2%}),"
+        f" within {solver.FIRST} steps {np.mean(np.array(steps) <= solver.FIRST):.2%},"
+        f" steps on average {np.mean(steps):.1f}, p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(seconds):.2f} s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m specialists.training.sudoku", description=__doc__.splitlines()[0])
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--out", type=Path, help="make puzzles, train and export into this folder")
+    task.add_argument("--evaluate", type=Path, metavar="FILE", help="measure on a CSV with a column `puzzle`")
+    parser.add_argument("--minutes", type=float, default=50, help="for all of it, puzzles included (default 50)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="go on from FOLDER/last.pt, for as many minutes again")
+    parser.add_argument("--limit", type=int, help="measure on the first rows only")
+    parser.add_argument("--model", type=Path, default=solver.model.path)
+    parser.add_argument("--untrained", action="store_true", help="measure a network fresh from the seed instead")
+    given = parser.parse_args()
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        train(given.out, given.minutes, given.seed, given.resume)
+    elif given.untrained:
+        torch.manual_seed(given.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            export(Step(), Path(folder, "model.onnx"))
+            evaluate(Path(folder, "model.onnx"), given.evaluate, given.limit)
+    else:
+        evaluate(given.model, given.evaluate, given.limit)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ PEERS = [sum(1 << p for p in {q for h in _CELLS if c in h for q in h} - {c}) for
 
 
 class Puzzle(NamedTuple):
-    """A puzzle with one solution. `guesses` are the search nodes that `search` opened to prove it, the root excluded."""
+    """A puzzle with one solution. `guesses`: the nodes that `search` opened to prove it, the root excluded."""
 
     clues: str
     solution: str
@@ -128,20 +129,16 @@ def boards_of(clues: dict[int, int]) -> Boards:
 
 def grade(clues: str) -> tuple[list[str], int]:
     """Up to two solutions of a puzzle, and the nodes opened to prove that there are no more."""
-    found: list[str] = []
-    nodes = 0
-    for solution, nodes in search(boards_of(_read(clues))):
-        if solution:
-            found.append(solution)
-        if len(found) == 2:
-            break
-    return found, nodes
+    results = list(islice(search(boards_of(_read(clues))), 2))
+    return [solution for solution, _ in results if solution], results[-1][1]
 
 
 def random_puzzle(rng: random.Random) -> Puzzle:
     """A minimal puzzle (no clue can be taken away) on a chance solution."""
-    corner = {cell: digit for box in (0, 30, 60) for cell, digit in zip(_box(box), rng.sample(range(9), 9), strict=True)}
-    solution, _ = next(search(boards_of(corner), rng))
+    start: dict[int, int] = {}
+    for box in (0, 30, 60):  # three boxes that share no row or column may hold anything
+        start |= zip(_box(box), rng.sample(range(9), 9), strict=True)
+    solution, _ = next(search(boards_of(start), rng))
     clues = {cell: int(solution[cell]) - 1 for cell in rng.sample(range(81), 28)}
     return _finish(clues, solution, rng)
 
@@ -149,7 +146,7 @@ def random_puzzle(rng: random.Random) -> Puzzle:
 def harder(puzzle: Puzzle, rng: random.Random) -> Puzzle:
     """A neighbour: a few clues are taken away, a chance solution of what is left is chosen, and made minimal anew."""
     clues = _read(puzzle.clues)
-    for cell in rng.sample(sorted(clues), rng.choice((1, 2, 2, 3, 4))):
+    for cell in rng.sample(sorted(clues), rng.choice((1, 1, 2, 2, 3))):
         del clues[cell]
     solution, _ = next(search(boards_of(clues), rng))
     return _finish(clues, solution, rng)
@@ -178,20 +175,24 @@ def _finish(clues: dict[int, int], solution: str, rng: random.Random) -> Puzzle:
 
 
 def make_block(seed: int, number: int, size: int) -> list[Puzzle]:
-    """One block of `size` puzzles. Odd blocks are random minimal puzzles, even ones climb from such to harder ones."""
+    """One block of puzzles: with an odd number `size` random ones, with an even one some `size / 2` hard ones.
+
+    Hard ones cost ten times as long. They come from a climb: of a puzzle's neighbours, one that takes as many guesses
+    is the next to stand on, and what takes 12 or more on the way is kept.
+    """
     rng = random.Random(f"{seed}/{number}")
     if number % 2:
         return [random_puzzle(rng) for _ in range(size)]
     block: list[Puzzle] = []
-    while len(block) < size:
+    while len(block) < size // 2:
         best = random_puzzle(rng)
-        for _ in range(60):
+        for _ in range(250):
             step = harder(best, rng)
-            if step.guesses >= best.guesses and step.clues != best.clues:
+            if step.guesses >= 12:
+                block.append(step)
+            if step.guesses >= best.guesses:
                 best = step
-                if best.guesses >= 5:
-                    block.append(best)
-    return block[:size]
+    return block
 
 
 def write_block(job: tuple[Path, int, int, int]) -> Path:
@@ -205,7 +206,7 @@ def write_block(job: tuple[Path, int, int, int]) -> Path:
     return path
 
 
-def write_blocks(folder: Path, seed: int, numbers: range, size: int, processes: int = 2) -> Iterator[Path]:
+def write_blocks(folder: Path, seed: int, numbers: Iterable[int], size: int, processes: int = 2) -> Iterator[Path]:
     """Makes the blocks that are missing, several at a time, and yields each path as it is done."""
     folder.mkdir(parents=True, exist_ok=True)
     with multiprocessing.get_context("spawn").Pool(processes) as pool:

@@ -14,10 +14,7 @@ from specialists import Verdict
 HOUSES: tuple[tuple[str, tuple[int, ...]], ...] = (
     *((f"row {r + 1}", tuple(r * 9 + c for c in range(9))) for r in range(9)),
     *((f"column {c + 1}", tuple(r * 9 + c for r in range(9))) for c in range(9)),
-    *(
-        (f"box {b + 1}", tuple((b // 3 * 3 + i // 3) * 9 + b % 3 * 3 + i % 3 for i in range(9)))
-        for b in range(9)
-    ),
+    *((f"box {b + 1}", tuple((b // 3 * 3 + i // 3) * 9 + b % 3 * 3 + i % 3 for i in range(9))) for b in range(9)),
 )
 """The 27 groups of nine cells, by name. Cells count 0..80 row by row, boxes 1..9 likewise."""
 

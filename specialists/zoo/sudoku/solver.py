@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -19,10 +19,9 @@ from specialists import Answer, CannotAnswer, Effort, OnnxModel, specialist
 from .rules import HOUSES, clash, is_solved
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
-STAGES = ((1, 32), (8, 32), (64, 64))
+STAGES = ((1, 48), (8, 48), (64, 96))
 """Rollouts in one batch, and for how many steps. Those of a stage go on in the next, new ones beside them."""
 
 FIRST = STAGES[0][1]
@@ -31,27 +30,27 @@ MORE = sum(steps for _, steps in STAGES)
 model = OnnxModel(Path(__file__).with_name("model.onnx"))
 
 
-def encode(puzzle: str) -> NDArray[np.float32]:
-    """The clues of 81 characters as (1, 81, 9) zeros and ones."""
+def encode(puzzle: str) -> NDArray[Any]:
+    """The clues of 81 characters as zeros and ones: float32 (1, 81, 9)."""
     import numpy as np
 
     digits = np.frombuffer(puzzle.replace(".", "0").encode("ascii"), np.uint8) - ord("0")
-    return (digits[None, :, None] == np.arange(1, 10)).astype(np.float32)
+    return np.asarray(digits[None, :, None] == np.arange(1, 10), np.float32)
 
 
-def decode(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The digit 1..9 that the network holds for likeliest in each cell: (n, 81, 9) -> (n, 81)."""
-    return logits.argmax(2) + 1
+def decode(logits: NDArray[Any]) -> NDArray[Any]:
+    """The digit 1..9 that the network holds for likeliest in each cell: float32 (n, 81, 9) -> int64 (n, 81)."""
+    grids: NDArray[Any] = logits.argmax(2) + 1
+    return grids
 
 
-def valid(grids: NDArray[np.int64], clues: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of the grids (n, 81) keep the rules and the clues (1, 81, 9): (n,) booleans."""
+def valid(grids: NDArray[Any], clues: NDArray[Any]) -> NDArray[Any]:
+    """Which of the grids (n, 81) keep the rules and the clues (1, 81, 9): bool (n,)."""
     import numpy as np
 
-    given = clues.any(2)[0]
-    kept = (grids == clues.argmax(2) + 1)[:, given].all(1)
+    kept = ((grids == clues.argmax(2) + 1) | (clues.sum(2) == 0)).all(1)
     bits = np.left_shift(1, grids)[:, [cells for _, cells in HOUSES]]  # (n, 27, 9)
-    return kept & (np.bitwise_or.reduce(bits, axis=2) == 0b1111111110).all(1)
+    return np.asarray(kept & (np.bitwise_or.reduce(bits, axis=2) == 0b1111111110).all(1))
 
 
 async def reason(
@@ -105,5 +104,5 @@ async def sudoku(
     return await reason(model, puzzle, effort.max_steps, effort.remaining)
 
 
-def _text(grid: NDArray[np.int64]) -> str:
+def _text(grid: NDArray[Any]) -> str:
     return "".join(map(str, grid.tolist()))
