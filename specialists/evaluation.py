@@ -234,14 +234,14 @@ async def evaluate_async(
     return result
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a file of JSON lines, one at a time; empty lines are passed over.
+def read_rows(path: Path, *, label: str | None = None) -> Iterator[Row]:
+    """The rows of a file of JSON lines, one at a time; empty lines are passed over. ``label`` names it in errors.
 
     Raises :class:`CasesError`, which names the line, and ``OSError``.
     """
     with path.open("rb") as file:
         for number, raw in enumerate(file, 1):
-            where = f"{path}, line {number}"
+            where = f"{label or path}, line {number}"
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:

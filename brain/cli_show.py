@@ -1,0 +1,121 @@
+"""``brain specialists show``: everything that one specialist claims, as a page or as one JSON object.
+
+The card and the hashes are read first, and code is run only when every file is the one that the card names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .terminal import complain, mark, table, write, write_json
+
+if TYPE_CHECKING:
+    from specialists import Card, Specialist
+
+__all__ = ["show"]
+
+FORMAT = 1
+
+
+def show(name: str, *, as_json: bool, before_code: Callable[[str], None]) -> int:
+    """Print it; exit code 1 when a file is not as the card says. ``before_code`` is called before any of it is run."""
+    from specialists.card import file_problems, read_card
+    from specialists.registry import find, folder_of
+
+    folder = folder_of(name)
+    card = None if folder is None else read_card(folder)
+    problems = {} if folder is None or card is None else dict(file_problems(folder, card))
+    specialist = None
+    if not problems:
+        before_code(name)
+        specialist = find(name, trust=True).specialist
+    data = _data(folder, card, problems, specialist)
+    if as_json:
+        write_json(data)
+    else:
+        _page(data)
+    if problems:
+        complain(f"{next(iter(problems.values()))}; its code was not run")
+    return 1 if problems else 0
+
+
+def _data(
+    folder: Path | None, card: Card | None, problems: dict[str, str], specialist: Specialist[..., Any] | None
+) -> dict[str, Any]:
+    data: dict[str, Any] = {} if card is None else card.model_dump(mode="json", exclude={"format", "files"})
+    data["folder"] = None if folder is None else str(folder)
+    data["files"] = [
+        {"file": name, "sha256": None if card is None else card.files.get(name), "problem": problems.get(name)}
+        for name in sorted({*(card.files if card else ()), *problems})
+    ]
+    # "parameters" is the number of weights in a card and the arguments of a call elsewhere; here both have own names.
+    data["weights"] = data.pop("parameters", None)
+    if specialist is not None:
+        data["name"] = specialist.name
+        data["description"] = data.get("description") or specialist.description
+        data["declared"] = {
+            "verifier": None if specialist.verify is None else getattr(specialist.verify, "__name__", "yes"),
+            "sound": specialist.sound,
+            "complete": specialist.complete,
+            "min_confidence": specialist.min_confidence,
+            "timeout": specialist.timeout,
+            "steps": list(specialist.steps),
+            "next": None if specialist.next is None else specialist.next.name,
+        }
+        data["arguments"] = specialist.parameters
+        data["answer"] = specialist.returns
+    return data | {"format": FORMAT}
+
+
+def _page(data: dict[str, Any]) -> None:
+    write(f"{data['name']} {data.get('version') or ''}".rstrip())
+    write(f"  {data['description']}")
+    write()
+    facts = {
+        "folder": data["folder"],
+        "licence": data.get("license"),
+        "learned from": data.get("data"),
+        "made with": data.get("command"),
+        "weights": None if data["weights"] is None else f"{data['weights']:,}",
+        **_declared(data.get("declared")),
+    }
+    for what, value in facts.items():
+        if value is not None:
+            write(f"  {what:<13} {value}")
+    for title, key in (("arguments", "arguments"), ("answer", "answer")):
+        if key in data:
+            write()
+            write(f"{title}:")
+            write("  " + json.dumps(data[key], indent=2, ensure_ascii=False).replace("\n", "\n  "))
+    if data["files"]:
+        write()
+        write("files:")
+        for entry in data["files"]:
+            status = mark("failed" if entry["problem"] else "ok")
+            write(f"  {status} {entry['file']:<24} {entry['problem'] or entry['sha256'][:16]}")
+    if data.get("measured"):
+        table(
+            ["measured", "value", "n", "on", "command"],
+            [(each["what"], each["value"], each["n"], each["on"], each["command"]) for each in data["measured"]],
+            right=["value", "n"],
+        )
+
+
+def _declared(declared: dict[str, Any] | None) -> dict[str, str | None]:
+    if declared is None:
+        return {}
+    claims = [claim for claim in ("sound", "complete") if declared[claim]]
+    verifier = declared["verifier"]
+    floor, timeout, steps = declared["min_confidence"], declared["timeout"], declared["steps"]
+    return {
+        "verifier": "none"
+        if verifier is None
+        else f"{verifier} ({' and '.join(claims) or 'neither sound nor complete'})",
+        "floor": "none" if floor is None else f"confidence {floor:g}",
+        "time limit": "none" if timeout is None else f"{timeout:g} s for one attempt",
+        "steps": " then ".join(map(str, steps)) or None,
+        "next": declared["next"],
+    }
