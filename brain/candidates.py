@@ -96,7 +96,7 @@ def numbers(reading: Reading, parameter: Parameter) -> list[Candidate]:
         if any(e.start <= numeral.start and numeral.end <= e.end for e in reading.expressions):
             score -= 0.3
         found.append(Candidate(value, score, numeral.start, numeral.end, source="number"))
-    return found + _clock_parts(reading, parameter)
+    return found + _clock_parts(reading, parameter) + _next_periods(reading, parameter)
 
 
 _RUN = re.compile(r"\s*(?:units?)?\s*(?:,|and|,\s*and|&|or|to|x|by)\s*", re.IGNORECASE)
@@ -210,6 +210,19 @@ def _year_fit(numeral: Numeral, parameter: Parameter, reading: Reading) -> float
     return 0.0
 
 
+_PERIOD = re.compile(r"\b(?:next|past|last|coming|upcoming|following|previous)\s+(day|week|month|year|hour|decade)\b", re.IGNORECASE)
+
+
+def _next_periods(reading: Reading, parameter: Parameter) -> list[Candidate]:
+    """``the next week`` is one week, or seven days."""
+    found = []
+    for match in _PERIOD.finditer(reading.head):
+        value = convert(1, match[1].lower(), parameter.unit) if parameter.unit else None
+        if isinstance(value, int):
+            found.append(Candidate(value, 0.65, match.start(), match.end(), exclusive=False, source="number"))
+    return found
+
+
 def _clock_parts(reading: Reading, parameter: Parameter) -> list[Candidate]:
     """``6:30`` has an hour and a minute, ``2024-05-03`` a year, a month and a day."""
     found = []
@@ -258,7 +271,7 @@ def options(reading: Reading, parameter: Parameter) -> list[Candidate]:
             if _denied(reading, start):
                 score -= 0.5
             if best is None or score > best.score:
-                best = Candidate(value, score, start, end, exclusive=False, source="option")
+                best = Candidate(value, score, start, end, exclusive=not option.closed, source="option")
         if best:
             found.append(best)
     return found
@@ -348,6 +361,7 @@ def dates(reading: Reading, parameter: Parameter) -> list[Candidate]:
             continue
         left, right = cue(reading, moment.start, moment.end, parameter, starts - {moment.start})
         score = 0.65 + 0.2 * max(left, right) + preposition_fit(reading.word_before(moment.start), parameter.position)
+        score -= 0.15 if moment.month is None else 0.0
         found.append(Candidate(text, score, moment.start, moment.end, source="date"))
     for numeral in reading.numerals:
         if isinstance(numeral.value, int) and 1000 <= numeral.value <= 2200 and not numeral.unit and not numeral.money:

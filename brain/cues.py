@@ -81,5 +81,7 @@ def preposition_fit(preposition: str, position: int) -> float:
     if position == 1:
         return 0.3 if preposition in _FROM else -0.25 if preposition in _TO - {"and"} else -0.1 if preposition == "and" else 0.0
     if position == 2:
+        if preposition == "and":
+            return 0.12
         return 0.3 if preposition in _TO else -0.3 if preposition in _FROM else 0.0
     return 0.0

@@ -101,12 +101,14 @@ def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
                 if candidate.score < floor or _overlaps(candidate, state.taken):
                     continue
                 kind = candidate.source if candidate.source in ("number", "date", "time") else leaf.kind
+                family = " ".join(leaf.family)
+                before = state.last.get(family, state.last.get(kind, 0))
                 gain = candidate.score if leaf.required else candidate.score - floor + 0.1
-                if candidate.start >= state.last.get(kind, 0):
+                if candidate.start >= before:
                     gain += _ORDER
                 taken = (*state.taken, (candidate.start, candidate.end)) if candidate.exclusive else state.taken
                 grown.append(
-                    _State(state.score + gain, (*state.chosen, (leaf, candidate)), taken, {**state.last, kind: candidate.start})
+                    _State(state.score + gain, (*state.chosen, (leaf, candidate)), taken, {**state.last, kind: candidate.start, family: candidate.start})
                 )
         grown.sort(key=lambda state: -state.score)
         beam = grown[:_BEAM]
@@ -203,7 +205,9 @@ def _arrays(reading: Reading, leaf: Parameter, known: frozenset[str]) -> list[Ca
 
 
 def _several_options(reading: Reading, item: Parameter) -> list[Candidate]:
+    names = [n for n in reading.names if " " in n.value]
     hits = [c for c in options(reading, item) if c.score > 0.4]
+    hits = [c for c in hits if not any(n.start <= c.start and c.end < n.end for n in names)] or hits
     if not hits:
         return []
     exact = [c for c in hits if c.score >= 0.8]  # a synonym counts only where nothing is said outright
@@ -248,7 +252,7 @@ def _runs(reading: Reading, singles: Sequence[Candidate]) -> Iterator[list[Candi
             continue
         run = [first]
         for following in ordered:
-            if following.start < run[-1].end:
+            if following.start < run[-1].end or (following.source == "quote") != (first.source == "quote"):
                 continue
             between = reading.head[run[-1].end : following.start]
             if len(between) > 24 or not _JOINED.fullmatch(between):

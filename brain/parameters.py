@@ -73,6 +73,11 @@ class Parameter:
         return self.path[-1]
 
     @property
+    def family(self) -> tuple[str, ...]:
+        """The name without what counts or orders: ``side1`` and ``side2``, ``start_date`` and ``end_date`` share it."""
+        return tuple(word for word in self.words if not word.isdigit() and word not in _ORDERING)
+
+    @property
     def is_numeric(self) -> bool:
         """A number, whole or not."""
         return self.kind in ("integer", "number")
@@ -302,6 +307,9 @@ def _described_role(lower: str) -> Role:
 
 _FIRST = frozenset("first start from origin source base begin initial departure lower min minimum since begin".split())
 _SECOND = frozenset("second end to destination target final arrival upper max maximum until stop dest".split())
+
+
+_ORDERING = frozenset(stem(word) for word in _FIRST | _SECOND)
 
 
 def _position(name_words: list[str], description: str) -> int:

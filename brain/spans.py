@@ -39,13 +39,13 @@ class Span:
 
 PREPOSITIONS = frozenset(
     """in of to from at on by for with about near between into onto than over during within as named called titled
-    using via through and against like per under after before around across regarding concerning is are was being like likes love loves enjoy enjoys
+    using via through and against like per under after before around across regarding concerning is are was being like likes love loves enjoy enjoys selling offering serving featuring
     starring include including contains containing without versus vs or saying since until till towards toward
     located based""".split()
 )
 _BREAK = frozenset(
     """in of to from at on by for with about near between into than over during within as using via through against
-    per under after before around that which who whose where when if is are was were be given and or but then having like likes love loves enjoy enjoys
+    per under after before around that which who whose where when if is are was were be given and or but then having like likes love loves enjoy enjoys selling offering serving featuring
     has have do does did can could would should will starting beginning while because so including without since
     until assuming also please what how considering named called titled""".split()
 )
@@ -180,7 +180,7 @@ class Reading:
             if run:
                 body = self.head[run[0][0] : run[-1][1]]
                 equation = re.fullmatch(r"[a-zA-Z]\s*=\s*-?[\d.]+", body)
-                if re.search(r"[a-z]", body) and re.search(r"[\^*+/²³(]|\d[a-z]|\s-\s", body) and not equation:
+                if re.search(r"[a-z]", body) and re.search(r"[\^*+/²³(]|\d[xyztn]|\s-\s", body) and not equation:
                     found.append(Span("code", body, run[0][0], run[-1][1]))
             run.clear()
 
@@ -344,6 +344,8 @@ def _names(reading: Reading) -> Iterator[Span]:
             elif following.text == "." and gap == "" and (tokens[look - 1].lower in _TITLES or len(tokens[look - 1].text) == 1):
                 last = look if tokens[look - 1].lower in _TITLES or last == look - 1 else last
             elif following.text.isdigit() and last == look - 1 and gap == " ":
+                if any(m.start <= following.start < m.end for m in reading.dates):
+                    break
                 last = look
             elif following.lower in _JOIN and following.lower not in ("and", "for", "in") and gap == " " and look - last < 3:
                 pass

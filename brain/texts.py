@@ -10,7 +10,7 @@ from .cues import cue, naming, preposition_fit
 from .numerals import unit_in
 from .parameters import Parameter
 from .spans import Reading, Span
-from .wording import STOP, is_name_of, likeness, stem, tokenize
+from .wording import STOP, country_of, currency_code, is_name_of, likeness, stem, tokenize
 
 __all__ = ["texts"]
 
@@ -46,6 +46,8 @@ def texts(reading: Reading, parameter: Parameter, known: frozenset[str]) -> list
         return found + _units(reading, parameter)
     if role == "phone":
         return found + _phones(reading)
+    if role == "currency":
+        return found + _currencies(reading, parameter)
     spans = list(_spans(reading, parameter))
     starts = frozenset(span.start for span in spans if span.source != "phrase")
     for span in spans:
@@ -63,6 +65,26 @@ def _exact(reading: Reading, span: Span, parameter: Parameter) -> Candidate:
 def _phones(reading: Reading) -> list[Candidate]:
     pattern = re.compile(r"(?<![\w.])\+?\(?\d[\d ().-]{5,18}\d(?!\w)")
     return [Candidate(m.group(), 0.8, m.start(), m.end()) for m in pattern.finditer(reading.head)]
+
+
+def _currencies(reading: Reading, parameter: Parameter) -> list[Candidate]:
+    """Codes, and names of currencies as their code where the parameter does not ask for the name."""
+    found = []
+    tokens = reading.tokens
+    for index, token in enumerate(tokens[:2000]):
+        pair = f"{tokens[index - 1].lower} {token.lower}" if index else ""
+        code = currency_code(pair) or currency_code(token.lower)
+        if not code:
+            continue
+        start = tokens[index - 1].start if currency_code(pair) else token.start
+        if any(c.start == start or (c.end == token.start and False) for c in found):
+            continue
+        adjoins = any(n.end <= start <= n.end + 1 or n.start <= start <= n.end for n in reading.numerals)
+        left, right = cue(reading, start, token.end, parameter, frozenset())
+        score = 0.7 + 0.2 * max(left, right) + preposition_fit(reading.word_before(start), parameter.position)
+        score += 0.0 if not adjoins else 0.35 if parameter.position == 1 else -0.35 if parameter.position == 2 else 0.0
+        found.append(Candidate(code, score, start, token.end))
+    return found
 
 
 def _units(reading: Reading, parameter: Parameter) -> list[Candidate]:
@@ -114,7 +136,7 @@ def _scored(
     score = _BASE[span.source]
     role = parameter.role
     named = 0.0
-    if span.source == "phrase":
+    if span.source == "phrase" or (span.source == "name" and role == "id"):
         trimmed = _trim(reading, span, parameter)
         if trimmed is None:
             return None
@@ -137,6 +159,8 @@ def _scored(
         score -= 0.45
     if len(value) > 60 and role not in ("text", "code", "path"):
         score -= 0.3
+    if role == "place" and "countri" in parameter.words and (country := country_of(value)):
+        value, score = country, score + 0.3
     return Candidate(value, score, start, end, source=span.source)
 
 
@@ -147,6 +171,8 @@ def _trim(reading: Reading, span: Span, parameter: Parameter) -> tuple[str, int,
         return None
     low, high, named = 0, len(tokens), 0.0
     middle = next((i for i in range(1, high) if _is_name_word(tokens[i].stem, parameter)), high)
+    if middle < high and tokens[middle].text[0].isupper() and tokens[middle - 1].text[0].isupper():
+        middle = high  # New York City is the city's name
     if middle < high:
         high, named = middle, 0.35
     while low < high - 1 and _is_name_word(tokens[low].stem, parameter):
@@ -181,6 +207,8 @@ def _role_fit(span: Span, value: str, parameter: Parameter) -> float:
     first = value[:1]
     capital = first.isupper()
     kinds = _KINDS.get(role, ())
+    if is_name_of("calendar", value):
+        return -0.4
     if kinds and any(is_name_of(kind, value) for kind in kinds):
         return 0.45
     if role in ("genre", "") and _CUISINE & set(parameter.words) and is_name_of("demonym", value):
@@ -189,10 +217,12 @@ def _role_fit(span: Span, value: str, parameter: Parameter) -> float:
         score = 0.15 if before in _PLACE_WORDS else -0.05
         if source == "name":
             score += 0.2 if before in ("in", "at", "near", "from", "to", "between", "around") else 0.05
+        if source == "name" and any(c.isdigit() for c in value):
+            score -= 0.2
         return score - (0.2 if not capital else 0.0) - (0.3 if source in ("id", "colon") else 0.0)
     if role == "person":
         words = value.split()
-        score = 0.15 if capital and 2 <= len(words) <= 4 else 0.0
+        score = 0.15 if capital and 2 <= len(words) <= 4 and source != "quote" else 0.0
         score += 0.1 if before in ("by", "of", "for", "with", "to", "starring", "is") else 0.0
         return score - (0.25 if not capital or is_name_of("place", value) else 0.0)
     if role == "company":

@@ -17,6 +17,8 @@ __all__ = [
     "FAINT",
     "STOP",
     "Token",
+    "country_of",
+    "currency_code",
     "identifier_words",
     "is_name_of",
     "likeness",
@@ -93,7 +95,16 @@ def identifier_words(name: str) -> list[str]:
     spaced = re.sub(r"([a-z\d])([A-Z])", r"\1 \2", name[:400])
     spaced = re.sub(r"([A-Z]+)([A-Z][a-z])", r"\1 \2", spaced)
     spaced = re.sub(r"([A-Za-z])(\d)", r"\1 \2", spaced)
-    return [word.lower() for word in re.findall(r"[^\W_]+", spaced)]
+    words = [word.lower() for word in re.findall(r"[^\W_]+", spaced)]
+    return [part for word in words for part in _uncompounded(word)]
+
+
+_COMPOUND = re.compile(r"(user|file|host|first|last|full|nick|pass|zip|phone|post|time|date|data|start|end)(name|path|code|number|word|stamp|base|zone|time|date|id)")
+
+
+def _uncompounded(word: str) -> list[str]:
+    match = _COMPOUND.fullmatch(word)
+    return [match[1], match[2]] if match and word not in ("database", "password", "update") else [word]
 
 
 def stems(text: str, limit: int = 400) -> list[str]:
@@ -126,6 +137,16 @@ def _is_typo(shorter: str, longer: str) -> bool:
     return same >= 3 and (tail <= 0 or shorter[-tail:] == longer[-tail:])
 
 
+def currency_code(text: str) -> str:
+    """``USD`` for ``US dollars``, ``dollar`` or ``usd``; empty for what is no currency."""
+    return _currencies().get(_fold(text), "")
+
+
+def country_of(text: str) -> str:
+    """``Germany`` for ``German``; empty for what is no such adjective."""
+    return _countries().get(_fold(text), "")
+
+
 def is_name_of(kind: str, text: str) -> bool:
     """Whether ``text`` is a well-known ``place``, ``language``, ``currency``, ``animal`` … (see ``data/names.txt``)."""
     return _fold(text) in _names().get(kind, _NONE_TEXT)
@@ -147,6 +168,22 @@ def _synonyms() -> dict[str, frozenset[int]]:
         for word in line.split():
             found.setdefault(stem(word), set()).add(index)
     return {word: frozenset(groups) for word, groups in found.items()}
+
+
+@lru_cache(maxsize=1)
+def _currencies() -> dict[str, str]:
+    codes: dict[str, str] = {}
+    for line in _lines("currencies.txt"):
+        code, _, names = line.partition(":")
+        codes[code.strip().lower()] = code.strip()
+        codes.update((_fold(name), code.strip()) for name in names.split(",") if name.strip())
+    return codes
+
+
+@lru_cache(maxsize=1)
+def _countries() -> dict[str, str]:
+    pairs = (line.partition(":") for line in _lines("countries.txt"))
+    return {_fold(name): country.strip() for country, _, names in pairs for name in names.split(",")}
 
 
 @lru_cache(maxsize=1)
