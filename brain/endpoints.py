@@ -39,6 +39,7 @@ _METADATA_ADDRESSES = {
     ipaddress.ip_address(text) for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 }
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _SHARED = ipaddress.IPv4Network("100.64.0.0/10")
 _PRIVATE_SUFFIXES = (".local", ".internal", ".lan", ".home.arpa", ".localdomain", ".svc", ".cluster.local", ".test")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
@@ -168,11 +169,14 @@ def kind_of(address: Address) -> AddressKind:
         return "forbidden"
     if address.is_loopback:
         return "loopback"
-    if address.is_link_local or address.is_unspecified or address.is_multicast:
+    if address.is_link_local or address.is_unspecified or address.is_multicast or address.is_reserved:
         return "forbidden"
-    if address.is_private or (isinstance(address, ipaddress.IPv4Address) and address in _SHARED):
-        return "forbidden" if address in ipaddress.ip_network("0.0.0.0/8") else "private"
-    return "forbidden" if address.is_reserved else "public"
+    if isinstance(address, ipaddress.IPv4Address):
+        if address in _THIS_NETWORK:
+            return "forbidden"
+        if address in _SHARED:
+            return "private"
+    return "private" if address.is_private else "public"
 
 
 async def resolve(host: str, port: int) -> list[str]:

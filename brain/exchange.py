@@ -168,6 +168,13 @@ class Exchange:
         reader = StreamReader()
         loop = asyncio.get_running_loop()
         total = timer.when()
+        if answer.headers.get("content-type", "").lower().startswith("application/json"):
+            # Some servers do not stream, or not with tools, and answer whole.
+            completion = read_completion(await answer.aread())
+            if completion.text:
+                handed.append(True)
+                self.on_text(completion.text)
+            return completion
         pieces = answer.aiter_raw()
         async for raw in pieces:
             if total is not None:
@@ -177,8 +184,8 @@ class Exchange:
                 self.on_text(text)
             if reader.done:
                 break
-        completion = reader.finish()
-        if completion is None:
+        streamed = reader.finish()
+        if streamed is None:
             raise _Cut("no finish_reason")
         # Read to the end, if it is there, so that the connection can serve the next request.
         try:
@@ -187,7 +194,7 @@ class Exchange:
                     pass
         except (TimeoutError, AnswerTooLarge, httpcore2.NetworkError, httpcore2.ProtocolError):
             pass
-        return completion
+        return streamed
 
     def _timeout_end(self, seen: Flight, started: float) -> _End:
         seconds = time.monotonic() - started

@@ -35,7 +35,7 @@ from .errors import (
 )
 from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact_logs
-from .prices import Price
+from .prices import Price, load_price_list
 from .retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
 from .wire import request_body
 
@@ -249,6 +249,8 @@ class OpenAIModel:
             transport = await asyncio.to_thread(importlib.import_module, "brain.transport")
             openai = await asyncio.to_thread(importlib.import_module, "openai")
             await asyncio.to_thread(importlib.import_module, "brain.exchange")
+            if self._price is None:
+                await asyncio.to_thread(load_price_list)
         except ImportError as error:
             missing = error.name or "openai"
         else:

@@ -15,7 +15,7 @@ from specialists import Cost
 
 from .events import TokenUsage
 
-__all__ = ["DEFAULT_CPU_RATE", "Price", "cpu_cost", "token_cost"]
+__all__ = ["DEFAULT_CPU_RATE", "Price", "cpu_cost", "load_price_list", "token_cost"]
 
 DEFAULT_CPU_RATE = Decimal("0.0000112444")
 """US dollars per CPU second.
@@ -79,6 +79,13 @@ def token_cost(usage: TokenUsage, model_name: str, price: Price | None = None, *
     if amount is None:
         return Cost.unpriced()
     return Cost.exact(amount) if usage.source == "provider" else Cost.bounded(0, amount)
+
+
+def load_price_list() -> None:
+    """Read the list prices now, which takes a moment, rather than when the first bill is due."""
+    from genai_prices.data_snapshot import get_snapshot
+
+    get_snapshot()
 
 
 def cpu_cost(seconds: float, rate: Decimal | int | str | None = None) -> Cost:

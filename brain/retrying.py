@@ -7,6 +7,7 @@ This module knows nothing of HTTP, messages or keys; it sees tries and how they 
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -147,6 +148,7 @@ async def retrying(
         return not budget.take()
 
     runner = tenacity.AsyncRetrying(
+        sleep=lambda seconds: pause(seconds),
         retry=tenacity.retry_if_result(lambda ended: isinstance(ended, Try) and ended.retryable),
         wait=wait,
         stop=stop,
@@ -155,6 +157,11 @@ async def retrying(
     budget.asked()
     ended: Try = await runner(once)
     return ended
+
+
+async def pause(seconds: float) -> None:
+    """Wait before the next try. Tests look in here."""
+    await asyncio.sleep(seconds)
 
 
 def parse_retry_after(value: str | None, now: datetime | None = None) -> float | None:

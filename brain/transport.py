@@ -10,6 +10,7 @@ settings in the environment (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) are.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextvars import ContextVar
@@ -26,6 +27,8 @@ from .errors import EndpointRefused
 
 __all__ = ["AnswerTooLarge", "Flight", "GuardedTransport", "RefusedEncoding", "flight", "make_client"]
 
+ADDRESS_SECONDS = 3.0
+"""Longest wait for one of several addresses, in seconds; the last one has all the time there is."""
 ERROR_BODY_BYTES = 64 * 1024
 """Read of an error's body, in bytes; the rest is cut off, an error's message stands at its beginning."""
 
@@ -68,7 +71,7 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         self,
         host: str,
         port: int,
-        timeout: float | None = None,  # noqa: ASYNC109 - the signature is httpcore2's
+        timeout: float | None = None,
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
@@ -84,19 +87,19 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
                 ) from None
         if not found:
             raise httpcore2.ConnectError(f"the name {endpoint.host} has no address")
-        problem: Exception | None = None
-        for address in endpoints.check_addresses(endpoint, found)[:8]:
-            try:
-                # To the address that was checked: a second look-up could say something else.
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore2.ConnectError as error:
-                problem = error
-        raise problem or httpcore2.ConnectError("no address")
+        addresses = endpoints.check_addresses(endpoint, found)[:8]
+        for address in addresses[:-1]:
+            # To the address that was checked: a second look-up could say something else. A dead one of several must
+            # not use up the time of the others.
+            patience = ADDRESS_SECONDS if timeout is None else min(timeout, ADDRESS_SECONDS)
+            with contextlib.suppress(httpcore2.ConnectError, httpcore2.ConnectTimeout):
+                return await self._inner.connect_tcp(address, port, patience, local_address, socket_options)
+        return await self._inner.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
 
     async def connect_unix_socket(
         self,
         path: str,
-        timeout: float | None = None,  # noqa: ASYNC109 - the same
+        timeout: float | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
         raise httpcore2.ConnectError("unix sockets are not used")

@@ -337,12 +337,15 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 def _check_shape(raw: bytes) -> None:
     # Counted before anything is built: ten bytes of brackets cost the parser a thousand bytes of memory.
-    depth = values = 0
+    depth = values = strings = 0
     for match in _TOKENS.finditer(raw):
         char = raw[match.start()]
         if char == 0x22:  # a quote
             if match.end() - match.start() == 1:
                 raise WireError("it is not JSON (a string has no end)")
+            strings += 1
+            if strings > 2 * MAX_VALUES:
+                raise WireError(f"it has more than {2 * MAX_VALUES:,} strings")
             continue
         if char in b"[{":
             depth += 1

@@ -116,6 +116,7 @@ class FakeEndpoint:
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._arrived = threading.Condition()
 
     @property
     def base_url(self) -> str:
@@ -163,6 +164,15 @@ class FakeEndpoint:
                 loop.call_soon_threadsafe(stop.set)
         thread.join()
         self._port = None
+
+    def wait_for(self, requests: int = 1, timeout: float = 30.0) -> None:
+        """Block until so many requests have come in; ``TimeoutError`` after ``timeout`` seconds.
+
+        For tests that cancel or close at a known moment; inside a coroutine use ``asyncio.to_thread``.
+        """
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: len(self.requests) >= requests, timeout):
+                raise TimeoutError(f"{len(self.requests)} of {requests} requests came in {timeout} s")
 
     def __enter__(self) -> FakeEndpoint:
         return self.start()
@@ -231,7 +241,9 @@ class FakeEndpoint:
                 raise ValueError
         except ValueError:
             return await out.json(400, error_body("The body is not a chat-completions request.", "invalid_request"))
-        self.requests.append(Received(body, headers, path))
+        with self._arrived:
+            self.requests.append(Received(body, headers, path))
+            self._arrived.notify_all()
         if self._require_key and headers.get("authorization") != f"Bearer {self.api_key}":
             self.meter.append(Metered(str(body.get("model")), 401))
             return await out.json(401, error_body("Incorrect API key provided.", "invalid_api_key"))
