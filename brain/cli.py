@@ -7,9 +7,11 @@ sub-command does is in its own module, which is imported only when it is named.
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
@@ -44,10 +46,17 @@ examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
+    if argv is not None:
+        return _guarded(list(argv))
+    code = _guarded(sys.argv[1:])
+    _leave_if_stuck(code)
+    return code
+
+
+def _guarded(argv: list[str]) -> int:
     prepare()
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = _run(arguments)
+        code = _run(argv)
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse ends this way, after --help too
@@ -63,6 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _explain(error)
 
 
+def _leave_if_stuck(code: int) -> None:
+    """End the process at once when a thread is still in a function that was given up: Python would wait for it."""
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        waits = frame is None or os.path.basename(frame.f_code.co_filename) == "thread.py"  # in its pool, for work
+        if thread.name.startswith(("specialists-sync", "specialists-onnx")) and not waits:
+            atexit._run_exitfuncs()
+            sys.stderr.flush()
+            os._exit(code)
+
+
 def _run(argv: list[str]) -> int:
     parser = _parser(argv)
     arguments, rest = parser.parse_known_args(argv)
@@ -70,7 +91,7 @@ def _run(argv: list[str]) -> int:
     if rest and getattr(arguments, "words", None) is not None and not any(word.startswith("-") for word in rest):
         arguments.words = [*arguments.words, *rest]
     elif rest:
-        parser.error(f"unrecognized argument {rest[0]!r}")
+        getattr(arguments, "parser", parser).error(f"unrecognized argument {rest[0]!r}")
     code: int = arguments.run(arguments)
     return code
 
@@ -163,7 +184,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
 
 def _system_sentence(error: OSError) -> str:
     what = error.strerror or type(error).__name__
-    return f"{error.filename!r}: {what}" if error.filename is not None else what
+    return what if error.filename is None else f"{error.filename!r} cannot be used: {what[:1].lower()}{what[1:]}"
 
 
 if __name__ == "__main__":

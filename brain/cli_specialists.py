@@ -102,7 +102,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.print_help()
         return 0
 
-    parser.set_defaults(run=show_help)
+    parser.set_defaults(run=show_help, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def add(name: str, run: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
@@ -116,7 +116,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             allow_abbrev=False,
         )
         sub.add_argument("--json", action="store_true", help="print one JSON object, for machines")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, parser=sub)
         return sub
 
     add("list", _list)
@@ -232,8 +232,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from specialists.checking import check
 
     folder = _folder(arguments.folder)
-    _say_trusted(str(folder.resolve()))
-    report = check(folder)
+    report = check(folder, before_code=lambda: _say_trusted(_as_path(folder)))
     if arguments.json:
         write_json(report.to_json())
         return 0 if report.passed else 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -103,14 +103,15 @@ class _Tally:
         return self.counts.total()
 
 
-def check(folder: Path) -> Report:
+def check(folder: Path, *, before_code: Callable[[], None] | None = None) -> Report:
     """Look at the card, the hashes, the code, the cases, the verifier's claims and the floor.
 
-    The folder's code is run with the caller's rights. What depends on something that failed is not looked at.
+    The folder's code is run with the caller's rights; ``before_code`` is called just before. What depends on something
+    that failed is not looked at.
     """
     report = Report(folder)
     try:
-        found = _load(folder, report)
+        found = _load(folder, report, before_code)
         if found is not None:
             run_sync(lambda: _check_loaded(found, report))
     except SpecialistError as error:
@@ -118,7 +119,7 @@ def check(folder: Path) -> Report:
     return report
 
 
-def _load(folder: Path, report: Report) -> Found | None:
+def _load(folder: Path, report: Report, before_code: Callable[[], None] | None) -> Found | None:
     try:
         card = read_card(folder)
     except CardError as error:
@@ -132,6 +133,8 @@ def _load(folder: Path, report: Report) -> Found | None:
         report.failed("hashes", problems[0] + more, remedy)
         return None
     report.ok("hashes", f"{len(card.files)} files are the ones the card lists")
+    if before_code is not None:
+        before_code()
     try:
         found = find(folder.resolve(), trust=True)
     except SpecialistError as error:
