@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .choosing import THRESHOLD, Proposal, completion, features, propose, score_of
-from .clauses import refers_back, split, verb_stems
 from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCall, ToolSchema, WireAttempt
-from .extraction import extract
-from .matching import Profile, profile_of
-from .parameters import Parameter
-from .references import NoValue, fill, suits
-from .spans import Reading
+from .planning.choosing import THRESHOLD, Proposal, completion, features, propose, score_of
+from .planning.clauses import refers_back, split, verb_stems
+from .planning.extraction import extract
+from .planning.matching import Profile, profile_of
+from .planning.parameters import Parameter
+from .planning.references import NoValue, fill, suits
+from .planning.spans import Reading
 
 __all__ = ["THRESHOLD", "Planner"]
 
@@ -240,7 +240,7 @@ def _borrow(draft: _Draft, earlier: Sequence[_Draft], request: Reading, clause: 
             fitting = suits(step.proposal.profile.tool.returns, step.proposal.profile.name, parameter)
             wanted.append((fitting + (0.3 if back else 0.1), index, name))
     for fitting, index, name in sorted(wanted, key=lambda entry: (-entry[0], -entry[1])):
-        if name in draft.references or (index, "") in taken and not back:
+        if name in draft.references or ((index, "") in taken and not back):
             continue
         floor = _SUITS if name in draft.missing else 0.75
         reuse = rest.confidence.get(name, 0.0) - 0.1
@@ -332,7 +332,9 @@ def _filled(step: PlanStep, values: Mapping[int, Any], profile: Profile) -> dict
         try:
             arguments[name] = values[source] if parameter is None else fill(values[source], parameter)
         except NoValue:
-            raise NoValue(f"The answer of step {source + 1} has nothing that {step.tool} can take as {name!r}.") from None
+            raise NoValue(
+                f"The answer of step {source + 1} has nothing that {step.tool} can take as {name!r}."
+            ) from None
     return arguments
 
 

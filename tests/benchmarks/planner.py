@@ -91,9 +91,13 @@ def fills(arguments: Mapping[str, Any], truth: Mapping[str, Any]) -> bool:
     """Every argument is listed, and every listed one is given or may be absent (``""``)."""
     for name, value in arguments.items():
         listed = truth.get(name)
-        if listed is None or not any(admits(value, wanted) for wanted in (listed if isinstance(listed, list) else [listed])):
+        if listed is None or not any(
+            admits(value, wanted) for wanted in (listed if isinstance(listed, list) else [listed])
+        ):
             return False
-    return all(name in arguments or "" in (listed if isinstance(listed, list) else [listed]) for name, listed in truth.items())
+    return all(
+        name in arguments or "" in (listed if isinstance(listed, list) else [listed]) for name, listed in truth.items()
+    )
 
 
 def is_complete(steps: Sequence[PlanStep], truth: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -129,7 +133,9 @@ def measure(folder: Path, ids: str) -> tuple[dict[str, Any], list[tuple[Case, Pl
             drafts = [(case, plan, planner.draft(case.request, case.tools)) for case, plan in plans]
             row["right_tool"] = sum(len(d) == 1 and d[0].tool in (c.truth or {}) for c, _, d in drafts) / len(cases)
             row["complete_call"] = sum(is_complete(d, c.truth or {}) for c, _, d in drafts) / len(cases)
-            row["right_tool_kept"] = sum(len(p.steps) == 1 and p.steps[0].tool in (c.truth or {}) for c, p in plans) / len(cases)
+            row["right_tool_kept"] = sum(
+                len(p.steps) == 1 and p.steps[0].tool in (c.truth or {}) for c, p in plans
+            ) / len(cases)
             row["complete_call_kept"] = sum(is_complete(p.steps, c.truth or {}) for c, p in plans) / len(cases)
             wrong += [(c, Plan(d, p.score, p.reason)) for c, p, d in drafts if not is_complete(d, c.truth or {})]
         else:
@@ -148,7 +154,10 @@ def table(figures: Mapping[str, Any]) -> None:
     for column in ("category", "n", "right tool", "complete call", "… at threshold", "abstained", "ms/request"):
         view.add_column(column, justify="left" if column == "category" else "right")
     for name, row in figures["categories"].items():
-        share = [f"{100 * row[key]:.1f} %" if key in row else "" for key in ("right_tool", "complete_call", "complete_call_kept")]
+        share = [
+            f"{100 * row[key]:.1f} %" if key in row else ""
+            for key in ("right_tool", "complete_call", "complete_call_kept")
+        ]
         view.add_row(name, str(row["n"]), *share, f"{100 * row['abstained']:.1f} %", f"{row['ms_per_request']:.1f}")
     console = Console()
     console.print(view)
@@ -157,7 +166,9 @@ def table(figures: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.planner", description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.planner", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder with the BFCL v4 files")
     parser.add_argument("--ids", choices=("odd", "even", "all"), default="odd")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
@@ -169,7 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         table(figures)
     for case, plan in wrong[: options.show_errors]:
-        print(f"{case.id}: {case.request}\n  plan ({plan.score:.2f}): {plan}\n  wanted: {json.dumps(case.truth)}", file=sys.stderr)
+        print(
+            f"{case.id}: {case.request}\n  plan ({plan.score:.2f}): {plan}\n  wanted: {json.dumps(case.truth)}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from brain.events import ModelRequest, ModelResponse, ToolSchema
+from brain.events import ToolSchema
 from brain.planner import Planner
 
 STR = {"type": "string"}
@@ -19,7 +17,12 @@ BOOL = {"type": "boolean"}
 
 
 def tool(
-    name: str, description: str, returns: Mapping[str, Any] | None = None, /, required: str | None = None, **properties: Any
+    name: str,
+    description: str,
+    returns: Mapping[str, Any] | None = None,
+    /,
+    required: str | None = None,
+    **properties: Any,
 ) -> ToolSchema:
     """A tool whose parameters are all required unless ``required`` lists them."""
     wanted = list(properties) if required is None else required.split()
