@@ -241,11 +241,11 @@ class Exchange:
             retryable=True,
         )
 
-    def _status_end(self, status: int, content: bytes, seen: Flight) -> _End:
+    def _status_end(self, status: int, content: bytes, seen: Flight, said: str | None = None) -> _End:
         code, detail = _error_text(content)
         where = f"{self.model} at {self.endpoint.origin}"
         after = parse_retry_after(seen.retry_after)
-        said = f"HTTP {status}" + (f": {detail}" if detail else "")
+        said = (said or f"HTTP {status}") + (f": {detail}" if detail else "")
         if 300 <= status < 400:
             return _End(
                 "rejected",
@@ -300,7 +300,7 @@ class Exchange:
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
         content = json.dumps({"error": error}, default=str).encode("utf-8", "replace")
-        return self._status_end(status, content, Flight(limit=0))
+        return self._status_end(status, content, Flight(limit=0), "an error in place of an answer")
 
     def _worst(self) -> TokenUsage:
         given = input_bound(self.body_bytes) if self.text_only else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import weakref
 from typing import NoReturn
 from urllib.parse import quote
@@ -16,6 +17,7 @@ __all__ = ["Secret", "redact", "redact_logs"]
 HIDDEN = "[key]"
 
 _known: weakref.WeakSet[Secret] = weakref.WeakSet()
+_lock = threading.Lock()
 
 
 class Secret:
@@ -30,7 +32,8 @@ class Secret:
         self._forms = tuple(sorted(forms, key=len, reverse=True))
         # A key of a few letters ("x", "none") is no secret, and striking it out would shred every message.
         if len(text) >= 6:
-            _known.add(self)
+            with _lock:
+                _known.add(self)
 
     def reveal(self) -> str:
         """The key itself."""
@@ -53,7 +56,9 @@ class Secret:
 
 def redact(text: str) -> str:
     """``text`` without any key this process knows."""
-    for secret in tuple(_known):
+    with _lock:
+        secrets = tuple(_known)
+    for secret in secrets:
         text = secret.hide_in(text)
     return text
 

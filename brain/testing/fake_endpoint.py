@@ -247,7 +247,12 @@ class FakeEndpoint:
         if self._require_key and headers.get("authorization") != f"Bearer {self.api_key}":
             self.meter.append(Metered(str(body.get("model")), 401))
             return await out.json(401, error_body("Incorrect API key provided.", "invalid_api_key"))
-        said = await self._next(body)
+        try:
+            said = await self._next(body)
+        except Exception as error:  # the test's own function; a client that hangs would hide what went wrong
+            self.meter.append(Metered(str(body.get("model")), 400, fault="reply_failed"))
+            message = f"The reply function raised {type(error).__name__}: {error}"
+            return await out.json(400, error_body(message, "reply_failed"))
         if self._latency:
             await asyncio.sleep(self._latency)
         return await self._say(said, body, headers, out)

@@ -168,7 +168,7 @@ async def test_the_meter_and_the_wire_attempts_agree() -> None:
         Fault.server_error(503), "first", Fault.rate_limited(), Fault.close(), call("add", a=1), Fault.hang(), "third",
     ]  # fmt: skip
     with FakeEndpoint(script) as endpoint:
-        async with model_at(endpoint, timeout=1) as model:
+        async with model_at(endpoint, timeout=2) as model:
             rounds = [await ask(model), await ask(model, stream=True), await ask(model)]
         attempts = [attempt for asked in rounds for attempt in asked.attempts]
         assert [asked.error for asked in rounds] == [None, None, None]
@@ -402,6 +402,37 @@ async def test_images_have_no_bound_by_bytes() -> None:
             await model.ask(request, on_attempt=attempts.append)
             await model.ask(request, on_attempt=attempts.append)
     assert [attempt.cost.status for attempt in attempts] == ["exact", "unpriced"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_in_place_of_an_answer_is_told_as_what_it_is(stream: bool) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"error": {"message": "upstream is busy", "code": 429}},
+        {"error": "something broke"},
+        {
+            "choices": [
+                {"index": 0, "delta": {"content": "yes"}, "message": {"content": "yes"}, "finish_reason": "stop"}
+            ]
+        },
+    ]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = json.dumps(bodies.pop(0)).encode()
+        body = b"data: " + body + b"\n\n" if stream else body
+        kind = b"text/event-stream" if stream else b"application/json"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n" % (kind, len(body)) + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, OpenAIModel("m", base_url=f"http://127.0.0.1:{port}/v1") as model:
+        asked = await ask(model, stream=stream)
+    assert asked.outcomes == ["rate_limited", "server_error", "ok"]
+    assert asked.text == "yes"
+    assert "upstream is busy" in (asked.attempts[0].reason or "")
+    assert [attempt.cost.status for attempt in asked.attempts] == ["unpriced"] * 3
 
 
 async def test_an_endpoint_that_does_not_stream_is_understood() -> None:

@@ -121,6 +121,11 @@ def test_a_function_may_answer_from_the_request() -> None:
     assert answer.choices[0].message.content == "ABC"
 
 
+def test_a_function_that_raises_is_told_to_the_client() -> None:
+    with FakeEndpoint(lambda body: body["no such field"]) as endpoint, pytest.raises(APIStatusError, match="KeyError"):
+        client(endpoint).chat.completions.create(model="abc", messages=asked("x"))
+
+
 def test_no_http_and_other_paths_do_no_harm(endpoint: FakeEndpoint) -> None:
     import http.client
     import socket
