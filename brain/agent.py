@@ -6,13 +6,14 @@ What a tool call does is in :mod:`brain.dispatch`, what a model is in :mod:`brai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -34,6 +35,7 @@ from .errors import (
     CostLimit,
     InvalidOutput,
     InvalidToolCall,
+    ModelTimeout,
     NotBuilt,
     PromptError,
     RepeatLimit,
@@ -50,13 +52,16 @@ from .events import (
     PendingApproval,
     RunEvent,
     TextDelta,
+    TokenUsage,
     ToolAnswered,
     ToolCall,
     ToolCalled,
     Turn,
     WireAttempt,
 )
+from .keys import redact
 from .ledger import OutcomeLog, Usage
+from .logs import current_call, current_run, mark_records
 from .models import model_from_name
 from .planner import Planner
 from .questions import TypedAnswer
@@ -66,6 +71,7 @@ from .tooling import RunContext, Tool
 __all__ = ["Brain"]
 
 logger = logging.getLogger("brain")
+mark_records()
 
 Out = TypeVar("Out")
 
@@ -134,6 +140,23 @@ class Brain(Generic[Out]):
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
     ) -> None: ...
+    @overload
+    def __init__(
+        self: Brain[Any],
+        model: ChatModel | str | None = None,
+        *,
+        tools: Sequence[Callable[..., Any]] = (),
+        specialists: Sequence[Specialist[..., Any] | str] = (),
+        instructions: str | None = None,
+        output_type: object,  # unions and literals, which are no classes
+        fallback: ChatModel | str | Literal[False] | None = None,
+        accept: AcceptLevel = "confident",
+        turn_limit: int = 16,
+        repeat_limit: int = 3,
+        cost_limit: Decimal | None = None,
+        cpu_rate: Decimal | None = None,
+        log: str | os.PathLike[str] | None = None,
+    ) -> None: ...
     def __init__(
         self,
         model: ChatModel | str | None = None,
@@ -154,28 +177,46 @@ class Brain(Generic[Out]):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
         if turn_limit < 1 or repeat_limit < 1:
             raise ConfigurationError("turn_limit and repeat_limit are at least 1")
-        if isinstance(cost_limit, float) or isinstance(cpu_rate, float):
-            raise ConfigurationError("money is a Decimal, never a float: Decimal('0.10')")
+        for name, money in (("cost_limit", cost_limit), ("cpu_rate", cpu_rate)):
+            if money is not None and not (isinstance(money, Decimal) and money.is_finite() and money >= 0):
+                raise ConfigurationError(f"{name} is money, so a Decimal: Decimal('0.10'), not {money!r}")
+        for name, given in (("tools", tools), ("specialists", specialists)):
+            if isinstance(given, str) or not isinstance(given, Iterable):
+                raise ConfigurationError(f"{name} is a list, also for one: {name}=[{given!r}]")
         self._model: ChatModel = Planner() if model is None else _as_model(model)
         self._is_planner = isinstance(self._model, Planner)
         self._fallback: ChatModel | None = None
         if fallback is None:
             self._fallback = None if self._is_planner else self._model
         elif fallback is not False:
-            self._fallback = _as_model(cast("ChatModel | str", fallback))
+            self._fallback = _as_model(fallback)
+        if isinstance(self._fallback, Planner):
+            raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
         self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate)
         self._instructions = instructions
         self._typed: TypedAnswer | None = None
         self._output: TypeAdapter[Any] | None = None
         if output_type is not str:
-            self._output = TypeAdapter(output_type)
-            self._typed = TypedAnswer(self._output)
+            try:
+                self._output = TypeAdapter(output_type)
+                self._typed = TypedAnswer(self._output)
+            except Exception as error:  # pydantic has several exceptions for a type it cannot describe
+                raise ConfigurationError(f"output_type {output_type!r} has no JSON schema: {error}") from None
         self._turn_limit = turn_limit
         self._repeat_limit = repeat_limit
         self._cost_limit = cost_limit
         self._cpu_rate = cpu_rate
         self._log = None if log is None else OutcomeLog(Path(log))
+        self._sealed = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if "_sealed" in self.__dict__:
+            raise AttributeError(f"a Brain is immutable, runs share it; make another one to change {name!r}")
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Brain is immutable, runs share it; {name!r} stays")
 
     def __repr__(self) -> str:
         names = ", ".join(schema.name for schema in self._dispatcher.schemas)
@@ -212,8 +253,9 @@ class Brain(Generic[Out]):
         """Answer ``prompt``.
 
         Args:
-            prompt: The request. ``None`` only to resume a ``history`` whose last calls wait for approval.
-            history: ``result.messages`` of an earlier run.
+            prompt: The request. ``None`` only to resume a ``history`` that has no final answer yet.
+            history: ``result.messages`` of an earlier run, also read back from JSON. It is believed: calls in it that
+                wait for approval are run as they stand there, so take it from where nobody can change it.
             deps: Handed to tools as ``ctx.deps``.
             tenant: For whom; written to the log and given to tools.
             session: Not built yet; raises :class:`NotBuilt`.
@@ -226,7 +268,7 @@ class Brain(Generic[Out]):
             BrainError: one of the tree in :mod:`brain.errors`, with the run as far as it got in ``.result``.
         """
         arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
-        return await self._run(_arguments(*arguments), lambda event: None)
+        return await self._run(arguments, lambda event: None)
 
     def run_sync(
         self,
@@ -243,7 +285,7 @@ class Brain(Generic[Out]):
     ) -> RunResult[Out]:
         """:meth:`run` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
         arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
-        return run_sync(lambda: self._run(_arguments(*arguments), lambda event: None))
+        return run_sync(lambda: self._run(arguments, lambda event: None))
 
     async def run_stream(
         self,
@@ -258,8 +300,12 @@ class Brain(Generic[Out]):
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
     ) -> AsyncIterator[RunEvent]:
-        """:meth:`run` as a stream of typed events, the last of which is ``Done``. Leaving the loop cancels the run."""
-        arguments = _arguments(prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        """:meth:`run` as a stream of typed events, the last of which is ``Done``. Leaving the loop cancels the run.
+
+        (Python closes a generator that was left when nothing refers to it any more; ``contextlib.aclosing`` does it
+        at once.)
+        """
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
         events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
 
         async def produce() -> RunResult[Out]:
@@ -274,32 +320,54 @@ class Brain(Generic[Out]):
                 yield event
             yield Done(await task)
         finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
+            task.cancel()  # nothing happens to one that has ended
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(
-        self, arguments: _Arguments, emit: Callable[[RunEvent], None], *, stream: bool = False
+        self, given: tuple[Any, ...], emit: Callable[[RunEvent], None], *, stream: bool = False
     ) -> RunResult[Out]:
-        run = _Run(arguments, emit, self._cpu_rate)
-        logger.info("run started", extra={"run_id": run.id, "call_id": None})
         try:
-            try:
-                async with asyncio.timeout_at(run.loop_deadline) as limit:
-                    output = await metered(self._loop(run, stream), run.meter)
-            except TimeoutError as error:
-                if not limit.expired():
-                    raise
-                raise RunTimeout(f"the run had {arguments.timeout:g} s and did not end within them") from error
-            finally:
-                await self._write_log(run)
-            result: RunResult[Out] = run.result(output)
+            arguments = _arguments(*given)
         except BrainError as error:
-            error.result = run.result(None)
-            logger.info("run ended: %s", type(error).__name__, extra={"run_id": run.id, "call_id": None})
+            error.result = _Run(_NOTHING, emit, self._cpu_rate).result(None)
             raise
-        logger.info("run ended", extra={"run_id": run.id, "call_id": None})
-        return result
+        run = _Run(arguments, emit, self._cpu_rate)
+        token = current_run.set(run.id)
+        logger.info("run started")
+        try:
+            output = await self._answer(run, stream)
+        except (Exception, asyncio.CancelledError) as error:
+            await self._write_log(run)
+            # Also on a cancellation, and on what a model of the application's own raised: the bill is always there.
+            with contextlib.suppress(Exception):
+                error.result = run.result(None)  # type: ignore[union-attr]
+            logger.info("run ended: %s", type(error).__name__)
+            raise
+        else:
+            problem = await self._write_log(run)
+            result: RunResult[Out] = run.result(output)
+            if problem is not None:
+                problem.result = result
+                raise problem
+            logger.info("run ended")
+            return result
+        finally:
+            current_run.reset(token)
+
+    async def _answer(self, run: _Run, stream: bool) -> Out:
+        if self._log is not None:
+            try:
+                await self._log.open()  # before anything is paid for
+            except OSError as error:
+                raise self._unwritable(error) from None
+        limit = asyncio.timeout_at(run.loop_deadline)
+        try:
+            async with limit:
+                return cast(Out, await metered(self._loop(run, stream), run.meter))
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise run.timeout() from error
 
     async def _loop(self, run: _Run, stream: bool) -> Out:
         await self._resume(run)
@@ -322,6 +390,8 @@ class Brain(Generic[Out]):
                 run.messages.append({"role": "user", "content": problem})
 
     def _check_limits(self, run: _Run) -> None:
+        if run.late():
+            raise run.timeout()
         if len(run.turns) >= self._turn_limit:
             raise TurnLimit(f"the run took {len(run.turns)} turns and has no answer; turn_limit is {self._turn_limit}")
         if self._cost_limit is None:
@@ -346,12 +416,15 @@ class Brain(Generic[Out]):
         first = len(run.wire)
         response: ModelResponse | None = None
         error: BaseException | None = None
-        on_text = (lambda text: run.emit(TextDelta(text))) if stream else None
+        on_text = (lambda text: run.emit(TextDelta(redact(text)))) if stream else None
         try:
             response = await self._model.ask(request, on_attempt=run.wire.append, on_text=on_text)
+            response = _without_keys(response)
             return response
         except BaseException as caught:
             error = caught
+            if isinstance(caught, ModelTimeout) and run.late():
+                raise run.timeout() from caught  # which of the two timers rings first is chance
             raise
         finally:
             wire = tuple(run.wire[first:])
@@ -359,54 +432,61 @@ class Brain(Generic[Out]):
                 Turn(
                     model=self._model.name,
                     seconds=time.perf_counter() - start,
-                    usage=wire[-1].usage if wire else ModelResponse(None).usage,
+                    usage=response.usage if response else wire[-1].usage if wire else TokenUsage(),
                     cost=Cost.total(attempt.cost for attempt in wire),
                     tool_calls=response.tool_calls if response else (),
                     wire_attempts=wire,
-                    error=None if error is None else f"{type(error).__name__}: {error}",
+                    error=None if error is None else redact(f"{type(error).__name__}: {error}"),
                 )
             )
 
     async def _dispatch(self, run: _Run, calls: Sequence[ToolCall]) -> None:
-        """Check the calls of one turn, run the good ones concurrently, and answer each of them."""
+        """Check the calls of one turn, run the good ones concurrently, and answer each in the order asked."""
         problems: dict[str, str] = {}
-        checked: list[CheckedCall] = []
-        for call in calls:
-            try:
-                checked.append(self._dispatcher.check(call))
-            except InvalidArguments as error:
-                problems[call.id] = str(error)
+        good: list[CheckedCall] = []
         if len({call.id for call in calls}) < len(calls):
             # Answers could not be told apart, so none of the calls is run.
             calls = run.rename_duplicates(calls)
-            checked, problems = [], {call.id: "several calls had the same id; none was run" for call in calls}
-        waiting = [call for call in checked if call.requires_approval]
-        for call in checked:
-            self._count_repeat(run, call)
-        await self._run_calls(run, [call for call in checked if not call.requires_approval], calls)
-        for id, problem in problems.items():
-            run.messages.append(_tool_message(id, {"error": problem}))
-        if problems:
-            if run.repairs >= REPAIRS or self._is_planner:
-                raise InvalidToolCall("; ".join(problems.values()))
-            run.repairs += 1
+            problems = {call.id: "several calls had the same id; none was run" for call in calls}
+        else:
+            for call in calls:
+                try:
+                    good.append(self._dispatcher.check(call))
+                except InvalidArguments as error:
+                    problems[call.id] = str(error)
+        answers: dict[str, dict[str, Any]] = {id: {"error": problem} for id, problem in problems.items()}
+        waiting = [call for call in good if call.requires_approval]
+        try:
+            if problems:
+                if run.repairs >= REPAIRS or self._is_planner:
+                    raise InvalidToolCall("; ".join(problems.values()))
+                run.repairs += 1
+            for checked in good:
+                self._count_repeat(run, checked)
+        except BrainError:
+            for checked in good:
+                answers[checked.id] = {"error": "the run was stopped before this call"}
+            run.add_answers(calls, answers)
+            raise
+        try:
+            await self._run_calls(run, [call for call in good if not call.requires_approval], answers)
+        finally:
+            run.add_answers(calls, answers)
         if waiting:
             raise _approval_required(waiting)
 
-    async def _run_calls(self, run: _Run, checked: Sequence[CheckedCall], order: Sequence[ToolCall]) -> None:
-        if not checked:
-            return
+    async def _run_calls(self, run: _Run, calls: Sequence[CheckedCall], answers: dict[str, dict[str, Any]]) -> None:
+        """Run ``calls`` concurrently and add what each answered; also, when stopped, what the ended ones did."""
 
-        async def one(call: CheckedCall) -> Outcome[Any]:
+        async def one(call: CheckedCall) -> None:
+            current_call.set(call.id)
             context = RunContext(run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline)
             run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
-            return await self._dispatcher.call(call, context, run.observer)
+            answers[call.id] = _as_content(await self._dispatcher.call(call, context, run.observer))
 
         async with asyncio.TaskGroup() as group:
-            tasks = {call.id: group.create_task(one(call)) for call in checked}
-        for call in order:  # answered in the order asked, so that the same run writes the same history
-            if call.id in tasks:
-                run.messages.append(_tool_message(call.id, _as_content(tasks[call.id].result())))
+            for call in calls:
+                group.create_task(one(call))
 
     def _count_repeat(self, run: _Run, call: CheckedCall) -> None:
         key = (call.callee.name, json.dumps(jsonable(dict(call.arguments)), sort_keys=True))
@@ -421,27 +501,34 @@ class Brain(Generic[Out]):
         """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
         open_calls = _unanswered(run.messages)
         approvals = dict(run.arguments.approvals or {})
-        unknown = sorted(set(approvals) - {call.id for call in open_calls})
-        if unknown:
-            raise ConfigurationError(f"no call with the id {unknown[0]!r} waits for approval in this history")
+        for id, given in approvals.items():
+            if id not in {call.id for call in open_calls}:
+                raise ConfigurationError(f"no call with the id {id!r} waits for approval in this history")
+            if not isinstance(given, bool):
+                raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
         waiting: list[CheckedCall] = []
         approved: list[CheckedCall] = []
+        answers: dict[str, dict[str, Any]] = {}
         for call in open_calls:
+            decision = approvals.get(call.id)
             try:
                 checked = self._dispatcher.check(call)
             except InvalidArguments as error:
-                run.messages.append(_tool_message(call.id, {"error": str(error)}))
+                answers[call.id] = {"error": str(error)}
                 continue
-            if not checked.requires_approval:
-                lost = "the run was interrupted; the call may or may not have taken effect"
-                run.messages.append(_tool_message(call.id, {"error": lost}))
-            elif call.id not in approvals:
+            if decision is None and checked.requires_approval:
                 waiting.append(checked)
-            elif approvals[call.id]:
+            elif decision is None:
+                lost = "the run was interrupted; the call may or may not have taken effect"
+                answers[call.id] = {"error": lost}
+            elif decision:
                 approved.append(checked)
             else:
-                run.messages.append(_tool_message(call.id, {"denied": "a person did not allow this call"}))
-        await self._run_calls(run, approved, open_calls)
+                answers[call.id] = {"denied": "a person did not allow this call"}
+        try:
+            await self._run_calls(run, approved, answers)
+        finally:
+            run.add_answers(open_calls, answers)
         if waiting:
             raise _approval_required(waiting)
         if run.arguments.prompt is not None:
@@ -449,6 +536,9 @@ class Brain(Generic[Out]):
 
     def _output_of(self, run: _Run, response: ModelResponse) -> Out:
         text = response.text or ""
+        if response.finish_reason == "length":
+            cut = f"{self._model.name} was cut off before the end of its answer; raise its max_output_tokens"
+            raise InvalidOutput(cut)
         if self._output is None or self._typed is None:
             if not text.strip():
                 raise InvalidAnswer(f"{self._model.name} gave an empty answer.")
@@ -458,16 +548,25 @@ class Brain(Generic[Out]):
         value = run.value_of(response.value_of)
         try:
             return cast(Out, self._output.validate_python(value))
-        except ValueError:
+        except Exception:  # a ValidationError, or what a validator of the type's own raises
             raise InvalidAnswer(f"the answer {_shortened(value)} does not fit output_type") from None
 
-    async def _write_log(self, run: _Run) -> None:
+    async def _write_log(self, run: _Run) -> ConfigurationError | None:
+        """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
         if self._log is None or not run.calls:
-            return
+            return None
         try:
-            await self._log.append(run.calls, tenant=run.arguments.tenant)
+            # A second cancellation may end the wait, and must not end the writing.
+            await asyncio.shield(self._log.append(run.calls, tenant=run.arguments.tenant))
         except OSError as error:
-            raise ConfigurationError(f"the log {str(self._log.path)!r} cannot be written: {error.strerror}") from None
+            problem = self._unwritable(error)
+            logger.error("%s", problem)
+            return problem
+        return None
+
+    def _unwritable(self, error: OSError) -> ConfigurationError:
+        path = None if self._log is None else str(self._log.path)
+        return ConfigurationError(f"the log {path!r} cannot be written: {error.strerror or error}; name another file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,6 +578,10 @@ class _Arguments:
     run_id: str
     timeout: float | None
     approvals: Mapping[str, bool] | None
+
+
+_NOTHING = _Arguments(None, (), None, None, "", None, None)
+"""What a run was given whose arguments could not be used."""
 
 
 class _Run:
@@ -510,9 +613,20 @@ class _Run:
         self.calls.append(outcome)
         if isinstance(failure, Exception):
             self.last_failure = failure
-        ids = {"run_id": self.id, "call_id": outcome.call_id}
-        logger.debug("%s answered by %s", outcome.tool, outcome.answered_by, extra=ids)
+        logger.debug("%s answered by %s", outcome.tool, outcome.answered_by)
         self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
+
+    def late(self) -> bool:
+        """Whether the deadline has passed (a timer may ring a moment early)."""
+        return self.deadline is not None and time.monotonic() >= self.deadline - 0.001
+
+    def timeout(self) -> RunTimeout:
+        """The error of a run that is late."""
+        return RunTimeout(f"the run had {self.arguments.timeout:g} s and did not end within them")
+
+    def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> None:
+        """In the order asked, so that the same run writes the same history. What is still open stays unanswered."""
+        self.messages += [_tool_message(call.id, answers[call.id]) for call in calls if call.id in answers]
 
     def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
         """Give the calls of the last message ids of their own."""
@@ -527,8 +641,12 @@ class _Run:
             if outcome.call_id == call_id:
                 return outcome.value
         for message in reversed(self.messages):
-            if message["role"] == "tool" and message["tool_call_id"] == call_id:
-                return json.loads(message["content"]).get("value")
+            if message["role"] == "tool" and message.get("tool_call_id") == call_id:
+                try:
+                    return json.loads(message["content"])["value"]
+                except (ValueError, TypeError, KeyError):  # not written by this loop
+                    return message["content"]
+        return None
         return None
 
     def usage(self) -> Usage:
@@ -571,21 +689,25 @@ def _arguments(
         raise NotBuilt("sessions are not built yet; keep result.messages and pass them as history")
     if budget is not None:
         raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
-    if timeout is not None and not timeout > 0:
+    if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
         raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
+    for name, text in (("run_id", run_id), ("tenant", tenant)):
+        if text is not None and not isinstance(text, str):
+            raise ConfigurationError(f"{name} is text, not {text!r}")
+    if approvals is not None and not isinstance(approvals, Mapping):
+        raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
     messages = tuple(history or ())
     for message in messages:
-        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise ConfigurationError("history is a list of chat messages, as in result.messages")
-    if prompt is None:
-        if not messages:
-            raise PromptError("there is no prompt; say what is wanted")
-    else:
-        _check_prompt(prompt)
+    if prompt is not None:
+        prompt = _checked_prompt(prompt)
+    elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
+        raise PromptError("there is no prompt and nothing to resume; say what is wanted")
     return _Arguments(prompt, messages, deps, tenant, run_id or uuid.uuid4().hex, timeout, approvals)
 
 
-def _check_prompt(prompt: str) -> None:
+def _checked_prompt(prompt: str) -> str:
     if not isinstance(prompt, str):
         raise PromptError(f"the prompt is {type(prompt).__name__}, not text; decode bytes as UTF-8 first")
     if not prompt.strip():
@@ -594,15 +716,19 @@ def _check_prompt(prompt: str) -> None:
         prompt.encode("utf-8")
     except UnicodeEncodeError as error:
         raise PromptError(
-            f"the prompt cannot be written as UTF-8 (character {error.start} is half of a pair); decode its source again"
+            f"the prompt cannot be written as UTF-8 (character {error.start} is half of a pair); decode its source"
+            " again"
         ) from None
+    return redact(prompt)  # an API key pasted by mistake goes to no model, no tool and no log
 
 
 def _as_model(model: ChatModel | str) -> ChatModel:
     if isinstance(model, str):
         return model_from_name(model)
     if not callable(getattr(model, "ask", None)):
-        raise ConfigurationError(f"{model!r} is not a model: pass a name such as 'openai:NAME', or an object with `ask`")
+        raise ConfigurationError(
+            f"{model!r} is not a model: pass a name such as 'openai:NAME', or an object with `ask`"
+        )
     return model
 
 
@@ -624,7 +750,9 @@ def _as_specialist(each: Specialist[..., Any] | str) -> Specialist[..., Any]:
             return load(each)
         except SpecialistError as error:
             raise ConfigurationError(str(error)) from error
-    raise ConfigurationError(f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools=")
+    raise ConfigurationError(
+        f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools="
+    )
 
 
 def _assistant(response: ModelResponse) -> Message:
@@ -638,7 +766,15 @@ def _assistant(response: ModelResponse) -> Message:
 
 
 def _tool_message(call_id: str, content: dict[str, Any]) -> Message:
-    return {"role": "tool", "tool_call_id": call_id, "content": json.dumps(content, ensure_ascii=False)}
+    # A lone half of a surrogate pair in a tool's text could not be sent.
+    text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return {"role": "tool", "tool_call_id": call_id, "content": redact(text)}
+
+
+def _without_keys(response: ModelResponse) -> ModelResponse:
+    """A hostile endpoint may repeat the key it was sent, and a history is stored and sent elsewhere."""
+    calls = tuple(replace(call, arguments=redact(call.arguments)) for call in response.tool_calls)
+    return replace(response, text=None if response.text is None else redact(response.text), tool_calls=calls)
 
 
 def _as_content(outcome: Outcome[Any]) -> dict[str, Any]:
@@ -657,8 +793,13 @@ def _unanswered(messages: Sequence[Message]) -> list[ToolCall]:
         if message["role"] == "tool":
             answered.add(str(message.get("tool_call_id")))
             continue
-        entries = message.get("tool_calls") or () if message["role"] == "assistant" else ()
-        calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in entries]
+        try:
+            entries = message.get("tool_calls") or () if message["role"] == "assistant" else ()
+            calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in entries]
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(f"the last tool calls of the history cannot be read ({error!r})") from None
+        if len({call.id for call in calls}) < len(calls):
+            raise ConfigurationError("two of the last tool calls of the history have the same id")
         return [call for call in calls if call.id not in answered]
     return []
 
@@ -667,7 +808,8 @@ def _approval_required(waiting: Sequence[CheckedCall]) -> ApprovalRequired:
     pending = tuple(PendingApproval(call.id, call.callee.name, call.arguments) for call in waiting)
     names = ", ".join(call.tool for call in pending)
     return ApprovalRequired(
-        f"{names} waits for a person's approval; resume with run(history=error.result.messages, approvals={{id: True}})",
+        f"{names} waits for a person's approval; resume with"
+        " run(history=error.result.messages, approvals={id: True})",
         pending=pending,
     )
 

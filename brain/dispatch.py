@@ -28,11 +28,12 @@ from specialists import (
 from specialists.ladder import AcceptLevel, AttemptOutcome, jsonable
 from specialists.metering import CpuMeter, current_meter, metered
 
-from .errors import ConfigurationError, ModelError, ModelTimeout
+from .errors import BrainError, ConfigurationError, ModelTimeout
 from .events import ChatModel, ModelRequest, ToolCall, ToolSchema, WireAttempt
+from .keys import redact
 from .ledger import priced
 from .questions import TypedAnswer
-from .tooling import RunContext, Tool, check_name
+from .tooling import RunContext, Tool, check_name, is_async
 
 __all__ = ["BIG_MODEL", "Callee", "CheckedCall", "Dispatcher", "Observer"]
 
@@ -41,6 +42,9 @@ BIG_MODEL = "big_model"
 
 FUNCTION = "function"
 """Name of the one rung of a plain tool."""
+
+LONGEST_REASON = 2000
+"""Characters of what a tool raised that are kept; all of it would go to the model."""
 
 Callee: TypeAlias = Tool[..., Any] | Specialist[..., Any]
 
@@ -99,9 +103,14 @@ class Dispatcher:
             known = ", ".join(self._callees) or "none"
             message = f"there is no tool {call.name[:64]!r}; the tools are {known}"
             raise InvalidArguments(message, problems=(message,))
-        if isinstance(callee, Tool):
-            return CheckedCall(call.id, callee, callee.check(call.arguments))
-        return CheckedCall(call.id, callee, callee.signature.check_json(call.arguments))
+        try:
+            check = callee.check if isinstance(callee, Tool) else callee.signature.check_json
+            return CheckedCall(call.id, callee, check(call.arguments))
+        except InvalidArguments:
+            raise
+        except Exception as error:  # a validator of the application's own, a schema that refers to nothing
+            problem = f"the arguments could not be checked: {type(error).__name__}: {error}"
+            raise InvalidArguments(f"{callee.name}: {problem}", problems=(problem,)) from error
 
     async def call(self, call: CheckedCall, context: RunContext[Any], observer: Observer) -> Outcome[Any]:
         """Answer one call. Everything but a cancellation becomes an outcome."""
@@ -115,21 +124,30 @@ class Dispatcher:
         hooks = _Watch(lambda attempt: observer.attempt(call.id, specialist.name, attempt), self._cpu_rate)
         above: tuple[LadderRung, ...] = ()
         if self._fallback is not None:
-            above = (_big_model_rung(specialist, self._fallback, observer),)
-        ids = {"call_id": call.id, "run_id": context.run_id}
+            above = (_big_model_rung(specialist, self._fallback, observer, hooks),)
+        failure: BaseException | None = None
         try:
             outcome = await specialist.climb(
                 call.arguments, accept=self._accept, deadline=context.deadline, hooks=hooks, above=above
             )
-        except asyncio.CancelledError:
+        except BaseException as error:  # the attempts made until now are paid for, whatever ended the climb
+            failure = error
             rungs = tuple(rung.policy for rung in (*specialist.ladder(), *above))
-            policy = Policy(rungs, self._accept)
-            attempts = tuple(hooks.attempts)
-            left: Outcome[Any] = Outcome(None, None, None, attempts, policy, "cancelled", specialist.name, **ids)
-            observer.ended(replace(left, arguments=call.arguments), None)
-            raise
-        outcome = replace(outcome, **ids)
-        observer.ended(outcome, None)
+            outcome = Outcome(
+                None,
+                None,
+                None,
+                tuple(hooks.attempts),
+                Policy(rungs, self._accept),
+                reason=f"{specialist.name}: {_end_of(error, specialist.function)}",
+                tool=specialist.name,
+                arguments=call.arguments,
+            )
+            if _is_cancellation(error):
+                raise
+        finally:
+            outcome = replace(outcome, call_id=call.id, run_id=context.run_id)
+            observer.ended(outcome, failure)
         return outcome
 
     async def _run_function(
@@ -142,18 +160,19 @@ class Dispatcher:
         reason: str | None = None
         failure: BaseException | None = None
         kind: AttemptOutcome = "answered"
+        timer = asyncio.timeout(tool.timeout)
         try:
-            async with asyncio.timeout(tool.timeout) as timer:
+            async with timer:
                 value = await metered(tool.run(call.arguments, context), meter)
-        except asyncio.CancelledError as error:
-            kind, reason, failure = "cancelled", "cancelled" + _left_behind(tool), error
-            raise
-        except Exception as error:  # a tool is other people's code: it becomes an attempt
+        except BaseException as error:  # a tool is other people's code: what it raises becomes an attempt
             failure = error
             if isinstance(error, TimeoutError) and timer.expired():
-                kind, reason = "timeout", f"no answer within {tool.timeout:g} s{_left_behind(tool)}"
+                kind, reason = "timeout", f"no answer within {tool.timeout:g} s{_left_behind(tool.function)}"
             else:
-                kind, reason = "error", f"{type(error).__name__}: {error}"
+                kind, reason = "error", _end_of(error, tool.function)
+            if _is_cancellation(error):
+                kind = "cancelled"
+                raise
         finally:
             current_meter.reset(token)
             attempt = Attempt(
@@ -192,26 +211,31 @@ class _Watch(Hooks):
         self._tell = tell
         self._cpu_rate = cpu_rate
         self.attempts: list[Attempt] = []
+        self.wire: list[WireAttempt] = []
+        """What left for the big model, also when its rung is stopped before it can say so."""
 
     def after(self, attempt: Attempt) -> Attempt:
+        if attempt.rung == BIG_MODEL:
+            attempt = replace(attempt, wire_attempts=tuple(self.wire))
         attempt = priced(attempt, self._cpu_rate)
         self.attempts.append(attempt)
         self._tell(attempt)
         return attempt
 
 
-def _big_model_rung(specialist: Specialist[..., Any], model: ChatModel, observer: Observer) -> LadderRung:
+def _big_model_rung(
+    specialist: Specialist[..., Any], model: ChatModel, observer: Observer, watch: _Watch
+) -> LadderRung:
     """The last rung: the big model, asked the same typed question, its answer checked by the same verifier."""
-    policy = RungPolicy(BIG_MODEL, "big_model", None, specialist.sound, specialist.complete, specialist.verify is not None)
+    checked = specialist.verify is not None
+    policy = RungPolicy(BIG_MODEL, "big_model", None, specialist.sound, specialist.complete, checked)
+
+    def on_attempt(attempt: WireAttempt) -> None:
+        watch.wire.append(attempt)
+        observer.wire(attempt)
 
     async def run(question: Question) -> Attempt:
         start = time.perf_counter()
-        wire: list[WireAttempt] = []
-
-        def on_attempt(attempt: WireAttempt) -> None:
-            wire.append(attempt)
-            observer.wire(attempt)
-
         fields: dict[str, Any]
         try:
             answer = TypedAnswer(specialist.answers, schema=specialist.returns)
@@ -228,10 +252,11 @@ def _big_model_rung(specialist: Specialist[..., Any], model: ChatModel, observer
             fields = {"outcome": "invalid", "reason": str(error)}
         except ModelTimeout as error:
             fields = {"outcome": "timeout", "reason": str(error)}
-        except ModelError as error:
+        except BrainError as error:  # a refused redirect, a missing package: each is the end of this rung only
             fields = {"outcome": "error", "reason": str(error)}
-        seconds = time.perf_counter() - start
-        attempt = Attempt(BIG_MODEL, seconds=seconds, source=model.name, wire_attempts=tuple(wire), **fields)
+        except Exception as error:  # a model may be the application's own
+            fields = {"outcome": "error", "reason": _end_of(error)}
+        attempt = Attempt(BIG_MODEL, seconds=time.perf_counter() - start, source=model.name, **fields)
         return await specialist.check(question.arguments, attempt)
 
     return LadderRung(policy, run)
@@ -259,5 +284,31 @@ def _schema(callee: Callee) -> ToolSchema:
     return ToolSchema(callee.name, callee.description, callee.parameters, callee.returns)
 
 
-def _left_behind(tool: Tool[..., Any]) -> str:
-    return "" if tool.is_async else "; its thread runs on until it ends"
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` ends the whole run: somebody cancelled it, or the process is to end.
+
+    A ``CancelledError`` that nobody asked for comes out of the called code, and is that code's failure.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return not isinstance(error, Exception)
+
+
+def _end_of(error: BaseException, function: Callable[..., Any] | None = None) -> str:
+    """One sentence on what ended a call, without any key."""
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled" + ("" if function is None else _left_behind(function))
+    text = redact(f"{type(error).__name__}: {_text_of(error)}")
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # an exception whose own text fails is still an exception
+        return "its message cannot be read"
+
+
+def _left_behind(function: Callable[..., Any]) -> str:
+    return "" if is_async(function) else "; its thread runs on until it ends"

@@ -36,7 +36,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .events import PendingApproval, RunResult, WireAttempt
+    from .events import PendingApproval, WireAttempt
+    from .results import RunResult
 
 __all__ = [
     "Abstained",

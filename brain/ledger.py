@@ -19,6 +19,7 @@ from typing import Any
 from specialists import Attempt, Cost, Outcome
 
 from .events import WireAttempt
+from .keys import redact
 from .prices import cpu_cost
 
 __all__ = ["OutcomeLog", "Usage", "UsageRow", "priced"]
@@ -187,13 +188,20 @@ class OutcomeLog:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._seen = False
         self._writer: tuple[int, ThreadPoolExecutor] | None = None
+
+    async def open(self) -> None:
+        """See, once, that the file can be written. Raises ``OSError``."""
+        if not self._seen:
+            await asyncio.get_running_loop().run_in_executor(self._executor(), self._write, "")
+            self._seen = True
 
     async def append(self, outcomes: Sequence[Outcome[Any]], **more: Any) -> None:
         """Write ``outcomes``, each with the fields ``more``. Raises ``OSError``."""
         if not outcomes:
             return
-        lines = "".join(json.dumps({**outcome.to_json(), **more}) + "\n" for outcome in outcomes)
+        lines = "".join(redact(json.dumps({**outcome.to_json(), **more})) + "\n" for outcome in outcomes)
         await asyncio.get_running_loop().run_in_executor(self._executor(), self._write, lines)
 
     def close(self) -> None:

@@ -5,6 +5,8 @@ Used for the final answer of a run (``output_type``) and for the ladder's last r
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,6 +17,9 @@ from specialists.signatures import check_answer, problems_of
 from .tooling import load_object
 
 __all__ = ["TypedAnswer"]
+
+
+_FENCED = re.compile(r"```\w*\s(.*)```", re.DOTALL)
 
 
 class TypedAnswer:
@@ -51,10 +56,9 @@ class TypedAnswer:
             if set(value) != {"answer"}:
                 raise InvalidAnswer(f"{who} did not answer with an object that has just the key 'answer'")
             value = value["answer"]
-        from pydantic_core import to_json
-
         try:
-            checked = self._adapter.validate_json(to_json(value), strict=True)
+            # As JSON and not as Python values: only there does strict mean the types that JSON has.
+            checked = self._adapter.validate_json(json.dumps(value), strict=True)
         except ValidationError as error:
             raise InvalidAnswer(f"{who} answered with the wrong type: {'; '.join(problems_of(error))}") from None
         return check_answer(self._adapter, checked, who)
@@ -62,7 +66,5 @@ class TypedAnswer:
 
 def _without_fence(text: str) -> str:
     """Many models put JSON between code fences, whatever they were asked."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```"):
-        text = text[3:-3].removeprefix("json").strip()
-    return text
+    found = _FENCED.fullmatch(text.strip())
+    return found[1] if found else text

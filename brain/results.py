@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from specialists import Outcome
 
 from .events import Message, Turn, WireAttempt
+from .keys import redact
 from .ledger import Usage
 
 __all__ = ["RunResult"]
@@ -15,7 +16,7 @@ __all__ = ["RunResult"]
 Out = TypeVar("Out")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult(Generic[Out]):
     """A run, as far as it got. Errors that end a run carry one too; then ``output`` is ``None``.
 
@@ -23,6 +24,8 @@ class RunResult(Generic[Out]):
     calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
     ``messages``: the whole history, ready to be handed to the next run. ``repairs``: rounds in which the model was
     told that a call or an answer of its had the wrong form.
+
+    The repr is short: what was asked, and what the tools said, stays out of logs that show one.
     """
 
     run_id: str
@@ -35,6 +38,12 @@ class RunResult(Generic[Out]):
     new_from: int
     repairs: int = 0
     tenant: str | None = None
+
+    def __repr__(self) -> str:
+        output = repr(self.output)
+        shown = output if len(output) <= 60 else output[:59] + "…"
+        counts = f"{len(self.calls)} calls, {len(self.turns)} turns, {len(self.wire_attempts)} wire attempts"
+        return f"<RunResult {redact(shown)}: {counts}, {self.usage.cost}>"
 
     def new_messages(self) -> list[Message]:
         """The messages this run added to the history it was given."""

@@ -5,13 +5,16 @@ This module knows nothing of models, ladders or loops.
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, overload
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, get_type_hints, overload
 
 from pydantic import TypeAdapter
 
@@ -22,7 +25,7 @@ from specialists.signatures import Signature
 from .errors import ConfigurationError
 from .events import ToolSchema
 
-__all__ = ["Effect", "RunContext", "Tool", "check_name", "load_object", "tool"]
+__all__ = ["Effect", "RunContext", "Tool", "check_name", "is_async", "load_object", "tool"]
 
 Deps = TypeVar("Deps")
 P = ParamSpec("P")
@@ -70,14 +73,16 @@ class Tool(Generic[P, R]):
         except DefinitionError as error:
             raise ConfigurationError(str(error)) from None
         self._setup(name or signature.name, description or signature.description, effect, requires_approval, timeout)
-        parameters = list(inspect.signature(function).parameters)
-        if signature.injected_names and signature.injected_names != tuple(parameters[:1]):
+        parameters = list(inspect.signature(function).parameters.values())
+        injected = signature.injected_names
+        if injected and injected != tuple(each.name for each in parameters[:1]):
             raise ConfigurationError(f"{self.name}: only the first parameter may be a RunContext")
         self.function: Callable[..., Any] = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
         self.parameters: Mapping[str, Any] = signature.schema
         self.returns = _returns(signature.returns)
-        self._context_name = next(iter(signature.injected_names), None)
+        self._context = parameters[0] if injected else None
+        self._as_one = False
         self._check = signature.check_json
 
     def _setup(
@@ -110,23 +115,31 @@ class Tool(Generic[P, R]):
         """A tool from a JSON schema of its arguments (an object), for functions whose types are not at hand.
 
         ``call``, sync or async, gets the checked arguments by name, or, when it takes a single parameter that is not
-        one of the schema's, as one dictionary. Raises :class:`ConfigurationError` for an invalid schema.
+        one of the schema's, as one dictionary. A first parameter of type :class:`RunContext` is filled in. Defaults of
+        the schema's own properties are filled in; what the schema does not name is refused, unless it says otherwise.
+        Raises :class:`ConfigurationError` for an invalid schema, or for a ``call`` that cannot take what it describes.
         """
         from jsonschema.exceptions import SchemaError
         from jsonschema.validators import Draft202012Validator, validator_for
 
         self = cls.__new__(cls)
         self._setup(name, description, effect, requires_approval, timeout)
-        validator_class = validator_for(json_schema, default=Draft202012Validator)
+        if not callable(call) or inspect.isgeneratorfunction(call) or inspect.isasyncgenfunction(call):
+            raise ConfigurationError(f"{name}: call is a function, sync or async, that returns its answer whole")
+        closed = _closed(name, json_schema)
+        validator_class = validator_for(closed, default=Draft202012Validator)
         try:
-            validator_class.check_schema(json_schema)
+            validator_class.check_schema(closed)
         except SchemaError as error:
-            raise ConfigurationError(f"{name}: its arguments are not described by a JSON schema: {error.message}") from None
-        if json_schema.get("type", "object") != "object":
-            raise ConfigurationError(f"{name}: the JSON schema of a tool's arguments describes an object")
-        # What the schema does not name is refused, as for typed functions, unless the schema itself says otherwise.
-        closed = {"type": "object", "properties": {}, "additionalProperties": False, **json_schema}
+            raise ConfigurationError(
+                f"{name}: its arguments are not described by a JSON schema: {error.message}"
+            ) from None
         validator = validator_class(closed)
+        defaults = {
+            key: entry["default"]
+            for key, entry in closed["properties"].items()
+            if isinstance(entry, dict) and "default" in entry
+        }
 
         def check(text: str) -> dict[str, Any]:
             arguments = load_object(text, name)
@@ -136,32 +149,24 @@ class Tool(Generic[P, R]):
             )
             if problems:
                 raise InvalidArguments(f"{name}: {'; '.join(problems)}", problems=problems)
-            return arguments
+            return {**copy.deepcopy(defaults), **arguments}
 
-        takes = list(inspect.signature(call).parameters.values())
-        self._context_name = None
-        hint = getattr(call, "__annotations__", {}).get(takes[0].name) if takes else None
-        if hint is not None and (_is_context(hint) or str(hint).startswith("RunContext")):
-            self._context_name = takes.pop(0).name
-        as_one = (
+        self._check = check
+        self.parameters = closed
+        self.returns = None
+        self.function = call
+        self.is_async = is_async(call)
+        self._context, takes = _split_context(name, call)
+        self._as_one = (
             len(takes) == 1
             and takes[0].kind in (takes[0].POSITIONAL_ONLY, takes[0].POSITIONAL_OR_KEYWORD)
             and takes[0].name not in closed["properties"]
         )
-        if as_one:
-            context_name = self._context_name
-
-            def function(**arguments: Any) -> Any:
-                context = (arguments.pop(context_name),) if context_name else ()
-                return call(*context, arguments)
-
-            self.function = function
-        else:
-            self.function = call
-        self.is_async = inspect.iscoroutinefunction(call)
-        self.parameters = closed
-        self.returns = None
-        self._check = check
+        if not self._as_one and not any(each.kind is each.VAR_KEYWORD for each in takes):
+            named = {each.name for each in takes if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+            for key in closed["properties"]:
+                if key not in named:
+                    raise ConfigurationError(f"{name}: its schema has {key!r}, and call has no parameter of that name")
         return self
 
     def __repr__(self) -> str:
@@ -182,13 +187,17 @@ class Tool(Generic[P, R]):
 
     async def run(self, arguments: Mapping[str, Any], context: RunContext[Any]) -> Any:
         """Run with checked arguments; a sync function in a thread. Whatever the function raises is raised."""
+        args: tuple[Any, ...] = ()
         given = dict(arguments)
-        if self._context_name is not None:
-            given[self._context_name] = context
-        if self.is_async:
-            result = self.function(**given)
-        else:
-            result = await run_in_thread(self.function, **given)
+        if self._as_one:
+            args, given = (given,), {}
+        if self._context is not None:
+            if self._context.kind is inspect.Parameter.KEYWORD_ONLY:
+                given[self._context.name] = context
+            else:
+                args = (context, *args)
+        call = functools.partial(self.function, *args, **given)
+        result = call() if self.is_async else await run_in_thread(call)
         return await result if inspect.isawaitable(result) else result
 
 
@@ -228,14 +237,17 @@ def check_name(name: str) -> str:
     """
     if unicodedata.normalize("NFKC", name) != name or not _NAME.fullmatch(name):
         raise ConfigurationError(
-            f"{name!r} cannot be a tool's name: use up to 64 of the letters a-z, A-Z, digits, '_', '-' and '.', and begin"
-            " with a letter"
+            f"{name!r} cannot be a tool's name: use up to 64 of the letters a-z, A-Z, digits, '_', '-' and '.', and"
+            " begin with a letter"
         )
     return name
 
 
 def load_object(text: str, who: str) -> dict[str, Any]:
-    """JSON text as an object, with no key twice and no NaN in it. Raises ``specialists.InvalidArguments``."""
+    """JSON text as an object: no key twice, no NaN, no half of a surrogate pair.
+
+    Raises ``specialists.InvalidArguments``.
+    """
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(items)
@@ -246,13 +258,63 @@ def load_object(text: str, who: str) -> dict[str, Any]:
     def constant(name: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
+    def finite(number: str) -> float:
+        value = float(number)
+        if not math.isfinite(value):
+            raise ValueError("a number is too large")
+        return value
+
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
+        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        problem = "half of a surrogate pair is not text"
+        raise InvalidArguments(f"{who}: the arguments are not JSON: {problem}", problems=(problem,)) from None
     except (ValueError, RecursionError) as error:
         raise InvalidArguments(f"{who}: the arguments are not JSON: {error}", problems=(str(error),)) from None
     if not isinstance(value, dict):
         raise InvalidArguments(f"{who}: the arguments are not a JSON object", problems=("not an object",))
     return value
+
+
+def _closed(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``schema`` that refuses what it does not name, as typed functions do, unless it says otherwise."""
+    try:
+        own = json.loads(json.dumps(schema, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"{name}: its JSON schema cannot be written as JSON: {error}") from None
+    if not isinstance(own, dict) or own.setdefault("type", "object") != "object":
+        raise ConfigurationError(f"{name}: the JSON schema of a tool's arguments describes an object")
+    if not isinstance(own.setdefault("properties", {}), dict):
+        raise ConfigurationError(f"{name}: the properties of its JSON schema are not an object")
+    # A word that brings in other schemas names properties that `additionalProperties` would not see.
+    elsewhere = own.keys() & {"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "dependentSchemas"}
+    own.setdefault("unevaluatedProperties" if elsewhere else "additionalProperties", False)
+    return own
+
+
+def _split_context(name: str, call: Callable[..., Any]) -> tuple[inspect.Parameter | None, list[inspect.Parameter]]:
+    """The first parameter of ``call``, if it is a :class:`RunContext`, and the others."""
+    try:
+        takes = list(inspect.signature(call).parameters.values())
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{name}: the parameters of call cannot be read; wrap it in a function") from None
+    if not takes:
+        return None, takes
+    hint = takes[0].annotation
+    if isinstance(hint, str):  # written under `from __future__ import annotations`
+        owner = call if inspect.isroutine(call) else type(call).__call__
+        try:
+            hint = get_type_hints(owner).get(takes[0].name)
+        except Exception:  # names that only a type checker sees
+            is_context = re.match(r"(\w+\.)*RunContext\b", hint) is not None
+            return (takes[0], takes[1:]) if is_context else (None, takes)
+    return (takes[0], takes[1:]) if _is_context(hint) else (None, takes)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling ``function`` gives a coroutine, so that it needs no thread."""
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _is_context(hint: Any) -> bool:
