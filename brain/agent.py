@@ -334,23 +334,22 @@ class Brain(Generic[Out]):
         run = _Run(arguments, emit, self._cpu_rate)
         token = current_run.set(run.id)
         logger.info("run started")
+        output: Any = None
         try:
             output = await self._answer(run, stream)
+            problem = await self._write_log(run)
+            if problem is not None:
+                raise problem
         except (Exception, asyncio.CancelledError) as error:
-            await self._write_log(run)
             # Also on a cancellation, and on what a model of the application's own raised: the bill is always there.
             with contextlib.suppress(Exception):
-                error.result = run.result(None)  # type: ignore[union-attr]
+                error.result = run.result(output)  # type: ignore[union-attr]
             logger.info("run ended: %s", type(error).__name__)
+            await self._write_log(run)
             raise
         else:
-            problem = await self._write_log(run)
-            result: RunResult[Out] = run.result(output)
-            if problem is not None:
-                problem.result = result
-                raise problem
             logger.info("run ended")
-            return result
+            return run.result(output)
         finally:
             current_run.reset(token)
 
@@ -553,11 +552,11 @@ class Brain(Generic[Out]):
 
     async def _write_log(self, run: _Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
-        if self._log is None or not run.calls:
+        if self._log is None or run.logged == len(run.calls):
             return None
+        rows, run.logged = run.calls[run.logged :], len(run.calls)
         try:
-            # A second cancellation may end the wait, and must not end the writing.
-            await asyncio.shield(self._log.append(run.calls, tenant=run.arguments.tenant))
+            await self._log.append(rows, tenant=run.arguments.tenant)
         except OSError as error:
             problem = self._unwritable(error)
             logger.error("%s", problem)
@@ -596,6 +595,8 @@ class _Run:
         self.turns: list[Turn] = []
         self.wire: list[WireAttempt] = []
         self.repeats: Counter[tuple[str, str]] = Counter()
+        self.logged = 0
+        """How many of the calls stand in the log."""
         self.repairs = 0
         self.meter = CpuMeter()
         self.last_failure: BaseException | None = None

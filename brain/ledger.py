@@ -194,7 +194,7 @@ class OutcomeLog:
     async def open(self) -> None:
         """See, once, that the file can be written. Raises ``OSError``."""
         if not self._seen:
-            await asyncio.get_running_loop().run_in_executor(self._executor(), self._write, "")
+            await self._written("")
             self._seen = True
 
     async def append(self, outcomes: Sequence[Outcome[Any]], **more: Any) -> None:
@@ -202,13 +202,17 @@ class OutcomeLog:
         if not outcomes:
             return
         lines = "".join(redact(json.dumps({**outcome.to_json(), **more})) + "\n" for outcome in outcomes)
-        await asyncio.get_running_loop().run_in_executor(self._executor(), self._write, lines)
+        await self._written(lines)
 
     def close(self) -> None:
         """Wait until all is written."""
         if self._writer is not None and self._writer[0] == os.getpid():
             self._writer[1].shutdown()
         self._writer = None
+
+    async def _written(self, lines: str) -> None:
+        # A cancellation ends the wait, not the writing: what was paid for is written down.
+        await asyncio.shield(asyncio.wrap_future(self._executor().submit(self._write, lines)))
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._writer is None or self._writer[0] != os.getpid():

@@ -6,6 +6,7 @@ runs the rungs is in :mod:`specialists.climb`; this module knows nothing of mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
@@ -321,6 +322,15 @@ def jsonable(value: Any) -> Any:
     from pydantic_core import to_jsonable_python
 
     try:
-        return to_jsonable_python(value, fallback=repr, inf_nan_mode="strings", bytes_mode="base64")
+        return _finite(to_jsonable_python(value, fallback=repr, bytes_mode="base64"))
     except Exception:  # a log line is written whatever the value: one that contains itself, one whose code raises
         return f"<{type(value).__name__}>"
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN, and pydantic's own mode for it holds only where it writes JSON itself.
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    return [_finite(part) for part in value] if isinstance(value, list) else value
