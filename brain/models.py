@@ -34,7 +34,7 @@ from .errors import (
     UnknownModel,
 )
 from .events import ModelRequest, ModelResponse, WireAttempt
-from .keys import Secret, redact_logs
+from .keys import Secret, redact, redact_logs
 from .prices import Price, load_price_list
 from .retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
 from .wire import request_body
@@ -117,7 +117,7 @@ class OpenAIModel:
         return self._process().breaker.state
 
     def __repr__(self) -> str:
-        return f"OpenAIModel({self._model!r}, base_url={self._endpoint.url!r})"
+        return redact(f"OpenAIModel({self._model!r}, base_url={self._endpoint.url!r})")
 
     async def ask(
         self,
