@@ -73,12 +73,12 @@ def _guarded(argv: list[str]) -> int:
 
 
 def _leave_if_stuck(code: int) -> None:
-    """End the process at once when a thread is still in a function that was given up: Python would wait for it."""
+    """End the process at once when a thread is still in a model's run that was given up: Python would wait for it."""
     frames = sys._current_frames()
     for thread in threading.enumerate():
         frame = frames.get(thread.ident or 0)
         waits = frame is None or os.path.basename(frame.f_code.co_filename) == "thread.py"  # in its pool, for work
-        if thread.name.startswith(("specialists-sync", "specialists-onnx")) and not waits:
+        if thread is not threading.current_thread() and not thread.daemon and not waits:
             atexit._run_exitfuncs()
             sys.stderr.flush()
             os._exit(code)

@@ -369,6 +369,11 @@ def _arguments(found: Found, words: list[str]) -> dict[str, Any]:
     from specialists.errors import InvalidArguments
 
     signature = found.specialist.signature
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InvalidArguments(f"{signature.name}: {word!r} is not UTF-8 text") from None
     properties: dict[str, Any] = signature.schema["properties"]
     if len(words) == 1 and words[0].lstrip().startswith("{"):
         try:
