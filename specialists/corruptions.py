@@ -6,6 +6,7 @@ type, is for the caller to find out. This module knows nothing of specialists or
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -88,6 +89,7 @@ def _strings(value: str) -> Iterator[str]:
         words = value.split()
         yield " ".join(reversed(words))
         yield from (" ".join(words[:place] + words[place + 1 :]) for place in _places(len(words)))
+    yield from _chains(value)
     for place in _places(len(value)):
         for symbol in _others(value[place]):
             yield value[:place] + symbol + value[place + 1 :]
@@ -97,6 +99,27 @@ def _strings(value: str) -> Iterator[str]:
     for _ in range(MOST_PLACES if len(value) > 1 else 0):
         left, right = sorted(chosen.sample(range(len(value)), 2))
         yield value[:left] + value[right] + value[left + 1 : right] + value[left] + value[right + 1 :]
+
+
+def _chains(value: str) -> Iterator[str]:
+    """A text of n times n symbols as a square: two symbols change places along one chain of shared rows and columns.
+
+    Each row and column keeps its symbols, so a check of no more than these passes it.
+    """
+    width = math.isqrt(len(value))
+    if width < 4 or width * width != len(value):
+        return
+    for one, other in list(combinations(sorted(set(value)), 2))[:MOST_PLACES]:
+        left = {place for place, symbol in enumerate(value) if symbol in (one, other)}
+        while left:
+            chain: set[int] = set()
+            edge = {min(left)}
+            while edge:
+                chain |= edge
+                edge = {b for a in edge for b in left - chain if a // width == b // width or a % width == b % width}
+            left -= chain
+            swapped = {one: other, other: one}
+            yield "".join(swapped[symbol] if place in chain else symbol for place, symbol in enumerate(value))
 
 
 def _others(symbol: str) -> tuple[str, ...]:

@@ -254,3 +254,17 @@ def test_corruptions_reach_every_place_of_a_text() -> None:
 def test_the_members_of_an_enumeration_are_found_wherever_they_stand() -> None:
     schema = {"properties": {"a": {"enum": ["x", "y"]}}, "$defs": {"b": {"anyOf": [{"const": "z"}]}}}
     assert choices_in(schema) == ("x", "y", "z")
+
+
+def test_a_grid_is_corrupted_in_a_way_that_a_check_of_rows_and_columns_alone_does_not_see() -> None:
+    grid = "".join("123456789"[(3 * row + row // 3 + column) % 9] for row in range(9) for column in range(9))
+    rows = [range(9 * row, 9 * row + 9) for row in range(9)]
+    columns = [range(column, 81, 9) for column in range(9)]
+    boxes = [[27 * (box // 3) + 3 * (box % 3) + 9 * (i // 3) + i % 3 for i in range(9)] for box in range(9)]
+
+    def keeps(text: str, houses: Any) -> bool:
+        return len(text) == 81 and all(len({text[cell] for cell in house}) == 9 for house in houses)
+
+    assert keeps(grid, [*rows, *columns, *boxes])
+    unseen = [text for text in corruptions(grid) if text and keeps(text, [*rows, *columns]) and not keeps(text, boxes)]
+    assert unseen
