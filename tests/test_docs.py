@@ -179,7 +179,7 @@ class Reader:
         offline = f"--no-index --no-deps --no-build-isolation --quiet --target {self.site}"
         for name, command in (
             ("python", f'exec "{sys.executable}" "$@"'),
-            ("brain", f'exec "{sys.executable}" -m brain.cli "$@"'),
+            ("brain", f'exec "{sys.executable}" -P -m brain.cli "$@"'),
             ("pip", f'exec "{sys.executable}" -m pip --disable-pip-version-check "$@" {offline}'),
         ):
             (programs / name).write_text(f"#!/bin/sh\n{command}\n")
