@@ -162,8 +162,9 @@ def train(out: Path, minutes: float, seed: int, resume: bool) -> None:
     """The whole recipe within `minutes`: puzzles, training, `out/model.onnx`."""
     began, folder = time.monotonic(), out / "puzzles"
     for done, _ in enumerate(puzzles.write_blocks(folder, seed, RANDOM_BLOCKS, BLOCK), 1):
-        minute = (time.monotonic() - began) / 60
-        print(f"{minute:5.1f} min  puzzles: block {done} of {len(RANDOM_BLOCKS)}", flush=True)
+        if done % 8 == 0:
+            minute = (time.monotonic() - began) / 60
+            print(f"{minute:5.1f} min  puzzles: block {done} of {len(RANDOM_BLOCKS)}", flush=True)
     maker = multiprocessing.get_context("spawn").Process(
         target=make_puzzles, args=(folder, seed, HARD_BLOCKS), daemon=True
     )
@@ -176,7 +177,7 @@ def train(out: Path, minutes: float, seed: int, resume: bool) -> None:
 
 def _train(out: Path, folder: Path, seconds: float, seed: int, resume: bool) -> None:
     torch.set_num_threads(1)  # the other core makes puzzles
-    rows = puzzles.read_blocks(sorted(folder.glob("*.csv")))
+    rows = puzzles.read_blocks(sorted(folder.glob(f"{seed}-*.csv")))
     checked = Pool(rows[:VALID], seed)
     training = Training(Pool(rows[BLOCK:], seed), seed)
     if resume and (out / "last.pt").exists():
@@ -195,42 +196,44 @@ def _train(out: Path, folder: Path, seconds: float, seed: int, resume: bool) -> 
             continue
         first = solved_at(training.mean, checked, 64)
         print(
-            f"{training.spent / 60:5.1f} min  update {training.updates}  loss {np.mean(losses):.4f}"
-            f"  solved per update {solved / len(losses):.2f}  of {VALID} kept aside:"
+            f"{training.spent / 60:5.1f} min ({time.process_time() / 60:.1f} computing)  update {training.updates}"
+            f"  loss {np.mean(losses):.4f}  solved per update {solved / len(losses):.2f}  of {VALID} kept aside:"
             f" {(first <= 16).float().mean():.1%} in 16 steps, {(first <= 64).float().mean():.1%} in 64",
             flush=True,
         )
         losses, solved = [], 0
         training.save(out / "last.pt")
         export(training.mean, out / "model.onnx")
-        training.pool = Pool(puzzles.read_blocks(sorted(folder.glob("*.csv")))[BLOCK:], seed)
+        training.pool = Pool(puzzles.read_blocks(sorted(folder.glob(f"{seed}-*.csv")))[BLOCK:], seed)
         reported = time.monotonic()
 
 
 def evaluate(model: Path, file: Path, limit: int | None) -> None:
-    """Runs the shipped loop at full effort over a CSV with a column `puzzle`, gzipped or not, and prints a line."""
+    """Runs the shipped loop at full effort over a CSV, gzipped or not, with columns `puzzle` and `solution`."""
     data = file.read_bytes()
     text = gzip.decompress(data).decode() if file.suffix == ".gz" else data.decode()
-    rows = [row["puzzle"] for row in csv.DictReader(io.StringIO(text))][:limit]
+    rows = list(csv.DictReader(io.StringIO(text)))[:limit]
     network = OnnxModel(model, threads=1)
-    solved = 0
+    solved = wrong = 0
     steps: list[int] = []
     seconds: list[float] = []
 
     async def run() -> None:
-        nonlocal solved
-        await solver.reason(network, rows[0], 1)  # opens the model
-        for puzzle in rows:
+        nonlocal solved, wrong
+        await solver.reason(network, rows[0]["puzzle"], 1)  # opens the model
+        for row in rows:
             began = time.perf_counter()
-            answer = await solver.reason(network, puzzle)
+            answer = await solver.reason(network, row["puzzle"])
             seconds.append(time.perf_counter() - began)
             steps.append(answer.steps or 0)
-            solved += rules.is_solved({"puzzle": puzzle}, answer.value).status == "passed"
+            accepted = rules.is_solved({"puzzle": row["puzzle"]}, answer.value).status == "passed"
+            solved += accepted and answer.value == row["solution"]
+            wrong += accepted and answer.value != row["solution"]
 
     asyncio.run(run())
     p50, p99 = np.percentile(seconds, [50, 99]) * 1000
     print(
-        f"{file.name}: solved {solved} of {len(rows)} ({solved / len(rows):.2%}),"
+        f"{file.name}: solved {solved} of {len(rows)} ({solved / len(rows):.2%}), wrong and accepted {wrong},"
         f" within {solver.FIRST} steps {np.mean(np.array(steps) <= solver.FIRST):.2%},"
         f" steps on average {np.mean(steps):.1f}, p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(seconds):.2f} s",
         flush=True,
@@ -238,10 +241,12 @@ def evaluate(model: Path, file: Path, limit: int | None) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m specialists.training.sudoku", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        "python -m specialists.training.sudoku", description=(__doc__ or "").splitlines()[0]
+    )
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--out", type=Path, help="make puzzles, train and export into this folder")
-    task.add_argument("--evaluate", type=Path, metavar="FILE", help="measure on a CSV with a column `puzzle`")
+    task.add_argument("--evaluate", type=Path, metavar="FILE", help="measure on a CSV: puzzle, solution")
     parser.add_argument("--minutes", type=float, default=50, help="for all of it, puzzles included (default 50)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from FOLDER/last.pt, for as many minutes again")
