@@ -132,7 +132,7 @@ def _cache() -> Fact:
 
 
 def _endpoint() -> Fact:
-    from .endpoints import parse_endpoint
+    from .wire.endpoints import parse_endpoint
     from .errors import EndpointRefused
 
     given = os.environ.get("OPENAI_BASE_URL")

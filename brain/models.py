@@ -2,7 +2,7 @@
 
 :class:`OpenAIModel` asks one model at one endpoint. It is safe for concurrent calls from any thread and event loop,
 and after a fork. This module knows nothing of tools, ladders or budgets; what travels is in :mod:`brain.wire`, how it
-travels in :mod:`brain.transport`, one try in :mod:`brain.exchange`, repeated tries in :mod:`brain.retrying`.
+travels in :mod:`brain.wire.transport`, one try in :mod:`brain.wire.exchange`, repeated tries in :mod:`brain.wire.retrying`.
 
 Nothing heavy is imported, no connection made and no name resolved before the first question.
 """
@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from .endpoints import Endpoint, parse_endpoint
+from .wire.endpoints import Endpoint, parse_endpoint
 from .errors import (
     ConfigurationError,
     EndpointRefused,
@@ -36,8 +36,8 @@ from .errors import (
 from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact, redact_logs
 from .prices import Price, load_price_list
-from .retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
-from .wire import request_body
+from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
+from .wire.parsing import request_body
 
 __all__ = ["PROVIDERS", "OpenAIModel", "model_from_name"]
 
@@ -147,7 +147,7 @@ class OpenAIModel:
             attempts.append(attempt)
             on_attempt(attempt)
 
-        from .exchange import Exchange
+        from .wire.exchange import Exchange
 
         exchange = Exchange(
             client=client,
@@ -246,9 +246,9 @@ class OpenAIModel:
                 return found[1]
         # The first import of these takes the better part of a second, in which a server should go on serving.
         try:
-            transport = await asyncio.to_thread(importlib.import_module, "brain.transport")
+            transport = await asyncio.to_thread(importlib.import_module, "brain.wire.transport")
             openai = await asyncio.to_thread(importlib.import_module, "openai")
-            await asyncio.to_thread(importlib.import_module, "brain.exchange")
+            await asyncio.to_thread(importlib.import_module, "brain.wire.exchange")
             if self._price is None:
                 await asyncio.to_thread(load_price_list)
         except ImportError as error:

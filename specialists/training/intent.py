@@ -83,7 +83,7 @@ def make_out_of_scope(rows: Rows, count: int, chance: random.Random) -> list[str
     """
     spread: dict[str, Counter[str]] = defaultdict(Counter)
     for text, label in zip(*rows, strict=True):
-        for word in set(tokens(text)):
+        for word in dict.fromkeys(tokens(text)):  # a set's order would differ from process to process
             spread[word][label] += 1
     words = list(spread)
 
@@ -136,6 +136,8 @@ class Network(nn.Module):
         self.vocabulary = vocabulary
         self.table = nn.Embedding(vocabulary.unknown + 1, DIMENSIONS, padding_idx=0)
         nn.init.normal_(self.table.weight, std=0.1)
+        with torch.no_grad():
+            self.table.weight[0] = 0  # padding: left out here, added by the graph
         self.hidden = nn.Linear(len(KINDS) * DIMENSIONS, HIDDEN)
         self.norm = nn.LayerNorm(HIDDEN)
         self.out = nn.Linear(HIDDEN, labels)

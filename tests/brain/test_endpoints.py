@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from brain.endpoints import check_addresses, parse_endpoint
+from brain.wire.endpoints import check_addresses, parse_endpoint
 from brain.errors import EndpointRefused
 from brain.models import OpenAIModel
 

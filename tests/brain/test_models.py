@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from brain import retrying
+from brain.wire import retrying
 from brain.errors import (
     AuthenticationFailed,
     BrainProtocolError,

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from brain import retrying as module
+from brain.wire import retrying as module
 from brain.errors import EndpointUnavailable
 from brain.events import ModelResponse, WireAttempt
-from brain.retrying import Breaker, BreakerOpen, RetryBudget, Try, parse_retry_after, retrying
+from brain.wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, parse_retry_after, retrying
 from specialists import Cost
 
 NOW = datetime(2030, 1, 1, 12, 0, 0, tzinfo=UTC)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from brain.events import ModelRequest, TokenUsage, ToolCall
 from brain.testing import call, reply
 from brain.testing.chat import answer_events
-from brain.wire import (
+from brain.wire.parsing import (
     MAX_DEPTH,
     MAX_TOOL_CALLS,
     EndpointError,

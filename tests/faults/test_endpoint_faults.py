@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from brain import endpoints, retrying
+from brain.wire import endpoints, retrying
 from brain.errors import (
     AuthenticationFailed,
     BrainError,
@@ -228,7 +228,7 @@ async def test_row_16_a_trickle_is_cut_by_the_total_timeout(stream: bool) -> Non
 async def test_row_16_half_a_tool_call_is_never_returned(
     kind: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("brain.exchange.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("brain.wire.exchange.IDLE_SECONDS", 0.3)
     answer = reply(tool_calls=[call("add", a=1, b=2), call("add", a=3, b=4)])
     for chunks in range(1, 6):
         fault = getattr(Fault, kind)(chunks, answer)
@@ -241,7 +241,7 @@ async def test_row_16_half_a_tool_call_is_never_returned(
 
 
 async def test_row_16_the_idle_timeout_is_shorter_than_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brain.exchange.IDLE_SECONDS", 1.0)
+    monkeypatch.setattr("brain.wire.exchange.IDLE_SECONDS", 1.0)
     with FakeEndpoint(Fault.stall(2, reply("one two three"))) as endpoint:
         async with model_at(endpoint, timeout=600) as model:
             asked = await guarded(ask(model, stream=True), 30)
@@ -400,7 +400,7 @@ async def test_row_20_usage_that_cannot_be_is_estimated_and_flagged(kind: Any, s
     ],
 )
 def test_row_20_what_is_not_believed(usage: Any) -> None:
-    from brain.wire import read_usage
+    from brain.wire.parsing import read_usage
 
     assert read_usage(usage, input_limit=1000, output_limit=100) is None
 

@@ -1,0 +1,383 @@
+"""One wire attempt: send a body, read the answer, and say how it ended and what it may have cost.
+
+Nothing is raised here but cancellation and what a caller's ``on_text`` raises; every other end is a
+:class:`~brain.retrying.Try`. Errors are made, not passed on: those of the HTTP libraries hold the request, and with it
+the key. This module knows nothing of retries, breakers or clients' lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpcore2
+import httpx2
+import openai
+
+from specialists import Cost
+
+from .endpoints import Endpoint
+from ..errors import (
+    AuthenticationFailed,
+    BrainError,
+    BrainProtocolError,
+    ContextOverflow,
+    EndpointRefused,
+    EndpointUnavailable,
+    ModelTimeout,
+    RateLimited,
+    RequestRejected,
+)
+from ..events import ModelResponse, TokenUsage, WireAttempt, WireOutcome
+from ..keys import redact
+from ..prices import Price, token_cost
+from .retrying import Try, parse_retry_after
+from .transport import AnswerTooLarge, Flight, RefusedEncoding, flight
+from .parsing import (
+    MAX_BODY_BYTES,
+    MAX_STREAM_BYTES,
+    Completion,
+    EndpointError,
+    StreamReader,
+    WireError,
+    input_bound,
+    loads,
+    read_completion,
+    read_usage,
+)
+
+__all__ = ["IDLE_SECONDS", "Exchange"]
+
+logger = logging.getLogger("brain.models")
+
+IDLE_SECONDS = 30.0
+"""Longest silence within an answer that has begun. Before it begins a model may think for the whole ``timeout``."""
+DRAIN_SECONDS = 0.25
+RETRIED_STATUS = frozenset({500, 502, 503, 504, 529})
+_OVERFLOW = re.compile(
+    r"context_length_exceeded|maximum context length|context window|prompt is too long|too many tokens|context size"
+)
+
+
+class _Cut(httpcore2.NetworkError):
+    """The stream ended, cleanly as TCP sees it, before the answer did."""
+
+
+@dataclass(slots=True)
+class _End:
+    """How an attempt ended, before it is priced."""
+
+    outcome: WireOutcome
+    error: type[BrainError] | None = None
+    reason: str | None = None
+    retryable: bool = False
+    retry_after: float | None = None
+    completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """What the tries of one ask have in common."""
+
+    client: Any
+    endpoint: Endpoint
+    model: str
+    """As the endpoint knows it."""
+    price: Price | None
+    body: Mapping[str, Any]
+    body_bytes: int
+    text_only: bool
+    """Whether the request's tokens are bounded by its bytes: no images, no audio."""
+    output_limit: int
+    timeout: float
+    deadline: float | None
+    on_attempt: Callable[[WireAttempt], None]
+    on_text: Callable[[str], None] | None
+
+    async def once(self) -> Try:
+        """Send the body once. ``on_attempt`` is called exactly once, whatever happens."""
+        started = time.monotonic()
+        seen = Flight(limit=MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES)
+        handed: list[bool] = []
+        token = flight.set(seen)
+        try:
+            end = await self._bounded(seen, started, handed)
+        except BaseException:
+            # Cancelled, or the caller's on_text raised: the request is given up, and what it cost stays on the bill.
+            end = _End("cancelled", reason="The caller gave the request up.")
+            self.on_attempt(self._attempt(end, seen, started, self._usage(end, seen)))
+            raise
+        finally:
+            flight.reset(token)
+        if handed and end.outcome != "ok":
+            end.retryable = False  # half an answer has been shown; a second one would contradict it
+        usage = self._usage(end, seen)
+        attempt = self._attempt(end, seen, started, usage)
+        self.on_attempt(attempt)
+        return Try(attempt, self._response(end, usage), self._error(end), end.retryable, end.retry_after)
+
+    async def _bounded(self, seen: Flight, started: float, handed: list[bool]) -> _End:
+        until = started + self.timeout if self.deadline is None else min(started + self.timeout, self.deadline)
+        left = until - time.monotonic()
+        where = f"{self.model} at {self.endpoint.origin}"
+        try:
+            async with asyncio.timeout(left) as timer:
+                try:
+                    return _End("ok", completion=await self._talk(seen, timer, handed))
+                except EndpointRefused as error:
+                    return _End("unreachable", EndpointRefused, str(error))
+                except openai.APIStatusError as error:
+                    return self._status_end(error.status_code, error.response.content, seen)
+                except EndpointError as error:
+                    return self._error_object_end(error.error)
+                except (WireError, AnswerTooLarge, RefusedEncoding) as error:
+                    return _End(
+                        "protocol",
+                        BrainProtocolError,
+                        f"The answer of {where} cannot be used: {error}; see that base_url speaks chat completions.",
+                    )
+                except httpcore2.TimeoutException:
+                    return self._timeout_end(seen, started)
+                except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+                    return self._network_end(error, seen)
+                except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL) as error:
+                    return _End(
+                        "protocol",
+                        BrainProtocolError,
+                        f"The exchange with {where} failed ({type(error).__name__}); see that base_url is right.",
+                    )
+        except TimeoutError:
+            return self._timeout_end(seen, started)
+
+    async def _talk(self, seen: Flight, timer: asyncio.Timeout, handed: list[bool]) -> Completion:
+        create = self.client.chat.completions.with_streaming_response.create
+        async with create(**self.body) as answer:
+            if self.on_text is None:
+                return read_completion(await answer.http_response.aread())
+            return await self._stream(answer.http_response, timer, handed)
+
+    async def _stream(self, answer: Any, timer: asyncio.Timeout, handed: list[bool]) -> Completion:
+        assert self.on_text is not None
+        reader = StreamReader()
+        loop = asyncio.get_running_loop()
+        total = timer.when()
+        if answer.headers.get("content-type", "").lower().startswith("application/json"):
+            # Some servers do not stream, or not with tools, and answer whole.
+            completion = read_completion(await answer.aread())
+            if completion.text:
+                handed.append(True)
+                self.on_text(completion.text)
+            return completion
+        pieces = answer.aiter_raw()
+        async for raw in pieces:
+            if total is not None:
+                timer.reschedule(min(total, loop.time() + IDLE_SECONDS))
+            for text in reader.feed(raw):
+                handed.append(True)
+                self.on_text(text)
+            if reader.done:
+                break
+        streamed = reader.finish()
+        if streamed is None:
+            raise _Cut("no finish_reason")
+        # Read to the end, if it is there, so that the connection can serve the next request.
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for _ in pieces:
+                    pass
+        except (TimeoutError, AnswerTooLarge, httpcore2.NetworkError, httpcore2.ProtocolError):
+            pass
+        return streamed
+
+    def _timeout_end(self, seen: Flight, started: float) -> _End:
+        seconds = time.monotonic() - started
+        if not seen.sent:
+            what = "could not be reached"
+        elif seen.received:
+            what = "stopped in the middle of its answer or was too slow"
+        else:
+            what = "did not answer"
+        return _End(
+            "timeout",
+            ModelTimeout,
+            f"{self.model} at {self.endpoint.origin} {what} within {seconds:.3g} s; raise timeout or ask for less.",
+            retryable=not seen.received,
+        )
+
+    def _network_end(self, error: Exception, seen: Flight) -> _End:
+        where = f"{self.model} at {self.endpoint.origin}"
+        if seen.status is not None or isinstance(error, _Cut):
+            return _End(
+                "stream_cut",
+                BrainProtocolError,
+                f"The answer of {where} was cut off before its end; ask again or look at what stands in between.",
+                retryable=True,
+            )
+        if not seen.sent:
+            why = redact(_clean(str(error))) or "no connection"
+            return _End(
+                "unreachable",
+                EndpointUnavailable,
+                f"{where} cannot be reached ({why}); see that base_url is right and the endpoint is up.",
+                retryable=True,
+            )
+        if isinstance(error, httpcore2.ProtocolError) and "disconnected" not in str(error):
+            return _End(
+                "protocol",
+                BrainProtocolError,
+                f"{where} does not speak HTTP as it should; see that base_url points to a chat-completions endpoint.",
+            )
+        return _End(
+            "unreachable",
+            EndpointUnavailable,
+            f"{where} closed the connection without an answer; see that the endpoint is up.",
+            retryable=True,
+        )
+
+    def _status_end(self, status: int, content: bytes, seen: Flight, said: str | None = None) -> _End:
+        code, detail = _error_text(content)
+        where = f"{self.model} at {self.endpoint.origin}"
+        after = parse_retry_after(seen.retry_after)
+        said = (said or f"HTTP {status}") + (f": {detail}" if detail else "")
+        if 300 <= status < 400:
+            return _End(
+                "rejected",
+                EndpointRefused,
+                f"{self.endpoint.origin} redirects (HTTP {status}); a key is not carried to another place, "
+                "so write the final address as base_url.",
+            )
+        if status in (401, 403):
+            return _End(
+                "authentication",
+                AuthenticationFailed,
+                f"{where} refused the API key ({said}); see that OPENAI_API_KEY or api_key is right for this endpoint.",
+            )
+        if status == 429:
+            rest = "" if after is None else f"; it asks for {after:.4g} s of rest"
+            return _End(
+                "rate_limited",
+                RateLimited,
+                f"{where} limits the rate of requests ({said}){rest}; ask later or less often.",
+                retryable=True,
+                retry_after=after,
+            )
+        if status == 413 or (status in (400, 422) and _OVERFLOW.search(f"{code} {detail}".lower())):
+            return _End(
+                "context_overflow",
+                ContextOverflow,
+                f"The request is longer than {where} reads ({said}); send a shorter prompt or history.",
+            )
+        if status == 408:
+            return _End(
+                "timeout",
+                ModelTimeout,
+                f"{where} gave up waiting ({said}); ask again.",
+                retryable=True,
+                retry_after=after,
+            )
+        if status >= 500:
+            return _End(
+                "server_error",
+                EndpointUnavailable,
+                f"{where} failed ({said}); ask later or name another endpoint.",
+                retryable=status in RETRIED_STATUS,
+                retry_after=after,
+            )
+        return _End(
+            "rejected",
+            RequestRejected,
+            f"{where} does not take the request ({said}); see that the model's name and the arguments suit it.",
+        )
+
+    def _error_object_end(self, error: Any) -> _End:
+        code = error.get("code") if isinstance(error, dict) else None
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        content = json.dumps({"error": error}, default=str).encode("utf-8", "replace")
+        return self._status_end(status, content, Flight(limit=0), "an error in place of an answer")
+
+    def _worst(self) -> TokenUsage:
+        given = input_bound(self.body_bytes) if self.text_only else None
+        return TokenUsage(given, self.output_limit, source="estimated")
+
+    def _usage(self, end: _End, seen: Flight) -> TokenUsage:
+        if end.completion is not None:
+            limit = input_bound(self.body_bytes) if self.text_only else None
+            stated = read_usage(end.completion.usage, input_limit=limit, output_limit=self.output_limit)
+            return stated or self._worst()
+        if not seen.sent or (seen.status is not None and seen.status >= 300):
+            return TokenUsage()
+        return self._worst()
+
+    def _attempt(self, end: _End, seen: Flight, started: float, usage: TokenUsage) -> WireAttempt:
+        if not seen.sent or (seen.status is not None and seen.status >= 300):
+            # Nothing left, or the endpoint refused: no provider we know of bills an error status.
+            cost = Cost.exact(0)
+        elif usage.input is None:
+            cost = Cost.unpriced()
+        else:
+            cost = token_cost(usage, self.model, self.price, endpoint=self.endpoint.url)
+        attempt = WireAttempt(
+            id=uuid.uuid4().hex,
+            model=self.model,
+            endpoint=self.endpoint.origin,
+            outcome=end.outcome,
+            seconds=time.monotonic() - started,
+            cost=cost,
+            usage=usage,
+            status=seen.status,
+            answered_model=_answered(end),
+            reason=end.reason,
+        )
+        logger.info(
+            "%s at %s: %s (HTTP %s, %.3f s)", self.model, attempt.endpoint, end.outcome, seen.status, attempt.seconds
+        )
+        return attempt
+
+    def _response(self, end: _End, usage: TokenUsage) -> ModelResponse | None:
+        done = end.completion
+        if done is None:
+            return None
+        return ModelResponse(done.text, done.tool_calls, done.finish_reason, _answered(end), usage)
+
+    def _error(self, end: _End) -> BrainError | None:
+        if end.error is None:
+            return None
+        message = end.reason or "the attempt failed"
+        if end.error is RateLimited:
+            return RateLimited(message, retry_after=end.retry_after)
+        return end.error(message)
+
+
+def _answered(end: _End) -> str | None:
+    name = end.completion.model if end.completion is not None else None
+    return None if name is None else redact(_clean(name))
+
+
+def _error_text(content: bytes) -> tuple[str, str]:
+    """Code and message of an error's body, short, on one line, without any key; both empty when nothing can be read."""
+    try:
+        data = loads(content)
+    except WireError:
+        text = content[:2000].decode("utf-8", "replace")
+        return "", "" if text.lstrip().startswith("<") else redact(_clean(text))
+    error = data.get("error", data) if isinstance(data, dict) else data
+    if isinstance(error, dict):
+        code = " ".join(str(error[name])[:100] for name in ("code", "type") if isinstance(error.get(name), (str, int)))
+        message = error.get("message", error.get("detail", ""))
+        return redact(_clean(code)), redact(_clean(message if isinstance(message, str) else ""))
+    return "", redact(_clean(error)) if isinstance(error, str) else ""
+
+
+def _clean(text: str, limit: int = 300) -> str:
+    """One short line: an endpoint's text goes into messages, logs and terminals."""
+    hidden = redact(text)
+    line = " ".join("".join(char if char.isprintable() else " " for char in hidden[: 4 * limit]).split())
+    line = line.encode("utf-8", "replace").decode("utf-8")
+    return line if len(line) <= limit else line[: limit - 1] + "…"
