@@ -46,6 +46,9 @@ class Signature:
             self._signature = inspect.signature(function)
         except (TypeError, ValueError) as error:
             raise DefinitionError(f"{self.name}: its parameters cannot be read: {error}") from None
+        if isinstance(function, functools.partial):  # what is bound is not the caller's to see or to change
+            free = [each for name, each in self._signature.parameters.items() if name not in function.keywords]
+            self._signature = self._signature.replace(parameters=free)
         self.injected_names: tuple[str, ...] = ()
         fields: dict[str, Any] = {}
         for parameter in self._signature.parameters.values():
