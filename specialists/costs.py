@@ -31,7 +31,9 @@ class Cost:
 
     @classmethod
     def exact(cls, amount: Decimal | int | str) -> Cost:
-        """A known amount. Floats are refused (``TypeError``): money is never a float here."""
+        """A known amount. Floats are refused (``TypeError``): money is never a float here; so is less than nothing
+        (``ValueError``).
+        """
         value = _decimal(amount)
         return cls(value, value, "exact")
 
@@ -83,4 +85,7 @@ class Cost:
 def _decimal(amount: Decimal | int | str) -> Decimal:
     if isinstance(amount, float):
         raise TypeError("money is a Decimal, an int or a string of digits, never a float")
-    return Decimal(amount)
+    value = Decimal(amount)
+    if not value.is_finite() or value < 0:
+        raise ValueError(f"an amount is a number from zero up, not {value}")
+    return value

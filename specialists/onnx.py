@@ -2,6 +2,10 @@
 
 One compute thread per run, and as many workers as cores that this process may use: so parallel callers share the
 machine and CPU time can be told exactly. onnxruntime and numpy are imported when a model is first run.
+
+A forked child may run models, and opens its own sessions. ONNX Runtime itself starts a thread when it is imported, and
+a child of a process that has it loaded may hang or abort in its destructors when it ends in the ordinary way (with
+``os._exit``, as multiprocessing's do, it does not): a server that forks had better run its first model in the workers.
 """
 
 from __future__ import annotations
