@@ -182,7 +182,6 @@ def _train(out: Path, folder: Path, seconds: float, seed: int, resume: bool) -> 
     training = Training(Pool(rows[BLOCK:], seed), seed)
     if resume and (out / "last.pt").exists():
         training.load(out / "last.pt")
-        seconds += training.spent
     began, reported = time.monotonic() - training.spent, time.monotonic()
     print(f"training {parameters(training.net)} parameters on {len(training.pool)} puzzles", flush=True)
     losses: list[float] = []
@@ -249,7 +248,7 @@ def main() -> None:
     task.add_argument("--evaluate", type=Path, metavar="FILE", help="measure on a CSV: puzzle, solution")
     parser.add_argument("--minutes", type=float, default=50, help="for all of it, puzzles included (default 50)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from FOLDER/last.pt, for as many minutes again")
+    parser.add_argument("--resume", action="store_true", help="go on where a broken-off run stopped")
     parser.add_argument("--limit", type=int, help="measure on the first rows only")
     parser.add_argument("--model", type=Path, default=solver.model.path)
     parser.add_argument("--untrained", action="store_true", help="measure a network fresh from the seed instead")

@@ -21,7 +21,7 @@ from .rules import HOUSES, clash, is_solved
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STAGES = ((1, 48), (8, 48), (64, 96))
+STAGES = ((1, 48), (8, 64), (64, 128))
 """Rollouts in one batch, and for how many steps. Those of a stage go on in the next, new ones beside them."""
 
 FIRST = STAGES[0][1]
