@@ -15,7 +15,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from .terminal import complain, prepare, write
+from .commands.terminal import complain, prepare, write
 
 __all__ = ["COMMANDS", "Command", "main"]
 
@@ -29,13 +29,15 @@ class Command(NamedTuple):
 
 
 COMMANDS = (
-    Command("specialists", "list, show, try, make, check and measure specialists", "brain.cli_specialists"),
-    Command("doctor", "versions, providers, cores, cache, endpoint: is everything here?", "brain.doctor"),
+    Command("demo", "a real inbox, read by a brain: plans, answers, checks and the bill", "brain.commands.demo"),
+    Command("specialists", "list, show, try, make, check and measure specialists", "brain.commands.specialists"),
+    Command("doctor", "versions, providers, cores, cache, endpoint: is everything here?", "brain.commands.doctor"),
 )
 """A new sub-command is a line here and a module."""
 
 _EPILOG = """\
 examples:
+  brain demo                                   a real inbox, with no key and no network
   brain doctor                                 is everything installed and whole?
   brain specialists list                       which specialists are known
   brain specialists new invoice_total          a folder to make your own from

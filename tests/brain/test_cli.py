@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from brain import cli, doctor, terminal
+from brain import cli
+from brain.commands import doctor, terminal
 from specialists.card import seal
 from specialists.scaffold import create
 

@@ -132,8 +132,8 @@ def _cache() -> Fact:
 
 
 def _endpoint() -> Fact:
-    from .errors import EndpointRefused
-    from .wire.endpoints import parse_endpoint
+    from ..errors import EndpointRefused
+    from ..wire.endpoints import parse_endpoint
 
     given = os.environ.get("OPENAI_BASE_URL")
     if not given:

@@ -166,7 +166,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from .cli_show import show
+    from .show import show
 
     return show(arguments.name, as_json=arguments.json, before_code=_say_trusted)
 

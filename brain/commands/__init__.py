@@ -1,0 +1,1 @@
+"""The sub-commands of ``brain``, one module each with ``configure(parser)``; and what they write with."""
