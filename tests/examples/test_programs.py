@@ -24,7 +24,7 @@ def run(name: str, *arguments: str, cwd: Path, **environment: str) -> subprocess
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=cwd,
-        env={**clean, "COLUMNS": "120", **environment},
+        env={**clean, "COLUMNS": "120", "PYTHONPATH": str(EXAMPLES.parent), **environment},
         capture_output=True,
         text=True,
         timeout=120,
