@@ -774,7 +774,7 @@ def _tool_message(call_id: str, content: dict[str, Any]) -> Message:
 
 def _without_keys(response: ModelResponse) -> ModelResponse:
     """A hostile endpoint may repeat the key it was sent, and a history is stored and sent elsewhere."""
-    calls = tuple(replace(call, arguments=redact(call.arguments)) for call in response.tool_calls)
+    calls = tuple(ToolCall(redact(c.id), redact(c.name), redact(c.arguments)) for c in response.tool_calls)
     return replace(response, text=None if response.text is None else redact(response.text), tool_calls=calls)
 
 

@@ -217,6 +217,10 @@ class _Watch(Hooks):
     def after(self, attempt: Attempt) -> Attempt:
         if attempt.rung == BIG_MODEL:
             attempt = replace(attempt, wire_attempts=tuple(self.wire))
+        if attempt.reason is not None:
+            attempt = replace(attempt, reason=redact(attempt.reason))
+        if attempt.verdict is not None and attempt.verdict.reason is not None:
+            attempt = replace(attempt, verdict=replace(attempt.verdict, reason=redact(attempt.verdict.reason)))
         attempt = priced(attempt, self._cpu_rate)
         self.attempts.append(attempt)
         self._tell(attempt)

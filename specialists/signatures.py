@@ -65,7 +65,7 @@ class Signature:
             else:
                 fields[parameter.name] = _field(hints[parameter.name], parameter.default)
         # A typed dictionary, not a model: a parameter may be called `schema`, `json` or `copy`.
-        arguments = cast("Any", TypedDict)(f"{self.name}_arguments", fields)
+        arguments = cast("Any", TypedDict)("arguments", fields)
         arguments.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
         try:
             self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(arguments)
