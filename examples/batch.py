@@ -180,7 +180,7 @@ def main() -> None:
     try:
         asyncio.run(run(arguments))
     except* (BrainError, RowError, OSError) as group:
-        sys.exit("\n".join(str(error) for error in group.exceptions))
+        sys.exit("\n".join(dict.fromkeys(str(error) for error in group.exceptions)))
     except* KeyboardInterrupt:
         sys.exit(f"stopped; start it again to go on, what is done is in {arguments.out}")
 

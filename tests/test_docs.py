@@ -2,8 +2,8 @@
 
 How a page is read, block by block:
 
-* ``python``: run in the order of the page, in one namespace, in an empty folder. A ``text`` block right after it is what
-  it prints, with ``...`` for anything.
+* ``python``: run in the order of the page, in one namespace, in an empty folder. A ``text`` block right after it is
+  what it prints, with ``...`` for anything.
 * ``console``, ``bash``, ``sh``: lines that begin with ``$`` are run; the lines under one are what it prints, with
   ``...`` for anything. ``pip`` installs without a network, for this page only.
 

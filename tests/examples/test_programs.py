@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from brain import Brain, EndpointUnavailable, MissingKey
-from brain.testing import FakeEndpoint, ScriptedModel
+from brain.testing import FakeEndpoint, Fault, ScriptedModel
 from examples import batch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -136,6 +138,38 @@ async def test_a_batch_runs_so_many_rows_at_a_time_and_no_more(tmp_path: Path) -
 async def test_a_mistake_in_the_set_up_ends_the_batch(tmp_path: Path) -> None:
     with pytest.raises(ExceptionGroup):
         await work(Brain(ScriptedModel([MissingKey("no key")] * 2)), write(tmp_path, "a", "b"), tmp_path / "out.jsonl")
+
+
+def test_a_mistake_in_the_set_up_is_said_once(tmp_path: Path) -> None:
+    with FakeEndpoint(Fault.redirect("http://127.0.0.1:1/")) as endpoint:
+        address = {"OPENAI_API_KEY": endpoint.api_key, "OPENAI_BASE_URL": endpoint.base_url}
+        ended = run("batch.py", "--model", "openai:m", cwd=tmp_path, **address)
+    assert ended.returncode == 1
+    assert ended.stderr.count("redirects") == 1
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_batch_that_is_interrupted_keeps_what_is_done(tmp_path: Path) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        return "done" if len(endpoint.requests) == 1 else Fault.hang()
+
+    with FakeEndpoint(answer) as endpoint:
+        environment = {**os.environ, "OPENAI_API_KEY": endpoint.api_key, "OPENAI_BASE_URL": endpoint.base_url}
+        program = subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "batch.py"), "--model", "openai:m", "--concurrency", "1"],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(EXAMPLES.parent)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while len(endpoint.requests) < 2 and program.poll() is None:
+            time.sleep(0.05)
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=60)
+    assert program.returncode == 1
+    assert said.strip() == "stopped; start it again to go on, what is done is in batch_results.jsonl"
+    assert [row["output"] for row in results(tmp_path / "batch_results.jsonl").values()] == ["done"]
 
 
 @pytest.mark.parametrize(
