@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -299,7 +299,7 @@ class Brain(Generic[Out]):
         budget: Any = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
-    ) -> AsyncIterator[RunEvent]:
+    ) -> AsyncGenerator[RunEvent, None]:
         """:meth:`run` as a stream of typed events, the last of which is ``Done``. Leaving the loop cancels the run.
 
         (Python closes a generator that was left when nothing refers to it any more; ``contextlib.aclosing`` does it

@@ -18,7 +18,7 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RunResult(Generic[Out]):
-    """A run, as far as it got. Errors that end a run carry one too; then ``output`` is ``None``.
+    """A run, as far as it got. Errors that end a run carry one too, a ``RunResult[Any]`` whose ``output`` is ``None``.
 
     ``calls``: the outcomes of the tool calls, in the order in which they ended. ``turns``: the brain's own model
     calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
@@ -29,7 +29,7 @@ class RunResult(Generic[Out]):
     """
 
     run_id: str
-    output: Out | None
+    output: Out
     usage: Usage
     calls: tuple[Outcome[Any], ...]
     turns: tuple[Turn, ...]
