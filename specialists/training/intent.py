@@ -38,16 +38,18 @@ from specialists.training.text_graph import Weights, build
 from specialists.zoo.intent.features import KINDS, encode, features, tokens
 
 OUT_OF_SCOPE = "oos"
-DIMENSIONS, HIDDEN = 56, 256
+DIMENSIONS, HIDDEN = 48, 384
 SEEN = {"words": 1, "pairs": 3, "chars": 3}
 """In how many training texts a feature must occur to get a row of its own: keeps the file small, costs no accuracy."""
 EPOCHS, PATIENCE = 10, 4
-BATCH, GIVEN, MADE = 128, 8, 32
+BATCH, GIVEN, MADE = 64, 12, 16
 """Texts per step: in scope, out of scope from the data, out of scope made up."""
 LEARNING_RATE = 3e-3
 SMOOTHING = 0.15
 FEATURE_DROPOUT, DROPOUT, RARE_DROPOUT = 0.35, 0.3, 0.3
 FLAT_WEIGHT = 0.3
+MISSPELT = 0.2
+"""Share of in-scope texts shown with typing mistakes; without them a mistyped word is taken for one never heard of."""
 MADE_TEXTS = 20_000
 
 
@@ -69,9 +71,9 @@ def read(paths: Sequence[Path]) -> dict[str, Rows]:
     for file in files:
         name = re.search(r"(train|val|test)[^/]*\.tsv(\.gz)?$", file.name)
         if name:
-            opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-            with opened as lines:
-                pairs = [line.rstrip("\n").split("\t", 1) for line in lines if line.strip()]
+            data = file.read_bytes()
+            lines = (gzip.decompress(data) if file.suffix == ".gz" else data).decode("utf-8").split("\n")
+            pairs = [line.split("\t", 1) for line in lines if line.strip()]
             splits[name[1]] = Rows([text for _, text in pairs], [label for label, _ in pairs])
     return splits
 
@@ -102,6 +104,18 @@ def make_out_of_scope(rows: Rows, count: int, chance: random.Random) -> list[str
     return made
 
 
+def misspell(text: str, chance: random.Random) -> str:
+    """``text`` with one or two of its longer words mistyped: a letter lost, doubled, replaced, or two swapped."""
+    words = text.split()
+    longer = [i for i, word in enumerate(words) if len(word) > 3]
+    for i in chance.sample(longer, min(len(longer), chance.randint(1, 2))):
+        word, at = words[i], chance.randrange(1, len(words[i]) - 1)
+        other = chance.choice("etaoinshrdlucm")
+        middle = chance.choice(["", word[at] * 2, other, None])
+        words[i] = word[:at] + (word[at + 1] + word[at] + word[at + 2 :] if middle is None else middle + word[at + 1 :])
+    return " ".join(words)
+
+
 class Vocabulary:
     """Known hashes, sorted, and texts as arrays of their row numbers: 0 padding, last an unknown word."""
 
@@ -128,7 +142,7 @@ class Vocabulary:
         return found
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc, unused-ignore]  # Any where torch is not installed
     """Rows by kind -> logits [batch, labels]."""
 
     def __init__(self, vocabulary: Vocabulary, labels: int) -> None:
@@ -183,9 +197,11 @@ def train(data: Rows, labels: list[str], out: Path, seed: int, resume: bool) -> 
     held[torch.randperm(len(held))[: len(held) // 20]] = True
     fitted = Rows(*([v for v, h in zip(column, held.tolist(), strict=True) if not h] for column in inside))
     vocabulary = Vocabulary(fitted.texts)
-    x, y = vocabulary.rows(inside.texts), torch.tensor([number[label] for label in inside.labels])
-    held_x, held_y = take(x, held), y[held]
-    made = vocabulary.rows(make_out_of_scope(fitted, MADE_TEXTS, random.Random(seed)))
+    chance = random.Random(seed)
+    typed = [misspell(text, chance) for text in inside.texts]
+    x, y = vocabulary.rows(inside.texts + typed), torch.tensor([number[label] for label in inside.labels])
+    held_x, held_y = take(x, torch.nonzero(held)[:, 0]), y[held]
+    made = vocabulary.rows(make_out_of_scope(fitted, MADE_TEXTS, chance))
     given = vocabulary.rows(outside.texts) if outside.texts else made
     network = Network(vocabulary, len(labels))
     members = torch.nonzero(~held)[:, 0]
@@ -211,11 +227,12 @@ def train(data: Rows, labels: list[str], out: Path, seed: int, resume: bool) -> 
         total = 0.0
         for chosen in members[torch.randperm(len(members))][: steps * BATCH].split(BATCH):
             flat = [torch.randint(len(given[0]), (GIVEN,)), torch.randint(len(made[0]), (MADE,))]
-            logits = network(join(take(x, chosen), take(given, flat[0]), take(made, flat[1])))
+            copy = chosen + len(y) * (torch.rand(BATCH) < MISSPELT)
+            logits = network(join(take(x, copy), take(given, flat[0]), take(made, flat[1])))
             loss = functional.cross_entropy(logits[:BATCH], y[chosen], label_smoothing=SMOOTHING)
             loss = loss - FLAT_WEIGHT * logits[BATCH:].log_softmax(1).mean()
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             schedule.step()
             total += loss.item()
@@ -273,11 +290,13 @@ def answers(model: Path, rows: Rows, labels: list[str]) -> tuple[NDArray[np.bool
     return right, np.array([label != OUT_OF_SCOPE for label in rows.labels]), found.max(1)
 
 
-def choose_floor(right: NDArray[np.bool_], inside: NDArray[np.bool_], confidence: Any) -> float:
-    """The floor at which (share of in-scope texts accepted and right) - (share of out-of-scope accepted) is largest."""
-    grid = np.arange(0.02, 1.0, 0.01)
-    gains = [(right & (confidence >= f))[inside].mean() - (confidence >= f)[~inside].mean() for f in grid]
-    return round(float(grid[int(np.argmax(gains))]), 2)
+def choose_floor(inside: NDArray[np.bool_], confidence: Any) -> float:
+    """The confidence that nine in ten in-scope texts reach.
+
+    In-scope texts are many, so it moves little from seed to seed; the point that separates them best from the hundred
+    out-of-scope ones moves by 0.2.
+    """
+    return round(float(np.quantile(confidence[inside], 0.1)), 2)
 
 
 def measure(right: NDArray[np.bool_], inside: NDArray[np.bool_], confidence: Any, floor: float) -> dict[str, Any]:
@@ -327,7 +346,7 @@ def main() -> None:
         weights = train(splits["train"], labels, given.out, given.seed, given.resume)
         model.write_bytes(build(weights, KINDS).SerializeToString())
         names.write_text("\n".join(labels) + "\n", "utf-8")
-        floor = choose_floor(*answers(model, splits["val"], labels)) if "val" in splits else 0.5
+        floor = choose_floor(*answers(model, splits["val"], labels)[1:]) if "val" in splits else 0.5
     figures = {name: measure(*answers(model, rows, labels), floor) for name, rows in splits.items() if name != "train"}
     text = json.dumps({"floor": floor, "bytes": model.stat().st_size, **figures}, indent=2)
     print(text)

@@ -78,7 +78,7 @@ def build(weights: Weights, kinds: tuple[str, ...], words: str = "words") -> onn
     rows = graph.constant(np.rint(weights.table / scale).clip(-127, 127), np.int8)
     scale_name = graph.constant(scale, np.float32)
 
-    pooled = []
+    pooled, counts = [], []
     for kind in kinds:
         at = graph.add("Mul", kind, zero)
         step = span >> 1
@@ -94,7 +94,8 @@ def build(weights: Weights, kinds: tuple[str, ...], words: str = "words") -> onn
         embedded = graph.add("Cast", graph.add("Gather", rows, row), to=TensorProto.FLOAT)
         total = graph.add("Mul", graph.add("ReduceSum", embedded, axis, keepdims=0), scale_name)
         present = graph.add("Cast", graph.add("Greater", row, zero), to=TensorProto.INT64)
-        count = graph.add("Max", graph.add("ReduceSum", present, axis, keepdims=1), one)
+        counts.append(graph.add("ReduceSum", present, axis, keepdims=1))
+        count = graph.add("Max", counts[-1], one)
         pooled.append(graph.add("Div", total, graph.add("Sqrt", graph.add("Cast", count, to=TensorProto.FLOAT))))
 
     hidden = graph.add("MatMul", graph.add("Concat", *pooled, axis=1), graph.half(weights.hidden))
@@ -102,6 +103,9 @@ def build(weights: Weights, kinds: tuple[str, ...], words: str = "words") -> onn
     hidden = graph.add("LayerNormalization", hidden, graph.half(weights.gain), graph.half(weights.shift), axis=-1)
     logits = graph.add("MatMul", graph.add("Relu", hidden), graph.half(weights.out / weights.temperature))
     logits = graph.add("Add", logits, graph.half(weights.out_bias / weights.temperature))
+    # Where nothing at all was found the bias would speak alone: then every label is as likely as another.
+    found = graph.add("Cast", graph.add("Min", graph.add("Max", *counts), one), to=TensorProto.FLOAT)
+    logits = graph.add("Mul", logits, found)
     graph.add("Softmax", logits, out="probabilities", axis=-1)
 
     labels = weights.out.shape[1]

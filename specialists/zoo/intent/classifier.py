@@ -14,8 +14,9 @@ from .features import encode
 
 __all__ = ["FLOOR", "intent", "labels", "model"]
 
-FLOOR = 0.5
-"""Under this confidence a message counts as out of scope. Chosen on CLINC150's validation split; see the card."""
+FLOOR = 0.81
+"""Under this confidence a message counts as out of scope. Nine in ten in-scope texts of CLINC150's
+validation split reach it."""
 
 _folder = Path(__file__).parent
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def features(text: str) -> dict[str, list[int]]:
     """
     words = tokens(text)
     ends = ["<", *words, ">"]
-    pairs = [f"{left} {right}" for left, right in zip(ends, ends[1:], strict=False)] if words else []
+    pairs = [f"{left} {right}" for left, right in pairwise(ends)] if words else []
     chars = []
     for word in words:
         marked = f"<{word[:MAX_LETTERS]}>"
