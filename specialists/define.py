@@ -13,6 +13,7 @@ import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
 
 from pydantic import BaseModel, TypeAdapter
@@ -193,10 +194,10 @@ class Specialist(Generic[P, T]):
 
     def ladder(self, *, max_steps: int | None = None, timeout: float | None = None) -> tuple[LadderRung, ...]:
         """The local rungs in order: this specialist, more steps of it, the next specialists."""
-        first, *more = self.steps or (None,)
+        first = self.steps[0] if self.steps else None
         rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps), timeout)]
-        for index, steps in enumerate(more):
-            if max_steps is not None and (first or 0) >= max_steps:
+        for index, (before, steps) in enumerate(pairwise(self.steps)):
+            if max_steps is not None and before >= max_steps:
                 break
             name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
             rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout))
@@ -253,7 +254,10 @@ class Specialist(Generic[P, T]):
         try:
             async with timer:
                 # A copy: what a function does to its arguments must not change the question for who checks the answer.
-                answer = await metered(self._answer(copy.deepcopy(question.arguments), effort), meter)
+                arguments: Mapping[str, Any] = copy.deepcopy(question.arguments)
+                if answers is not self.answers:  # another's question: its types may be wider
+                    arguments = self.signature.check(arguments)
+                answer = await metered(self._answer(arguments, effort), meter)
                 value = check_answer(answers, answer.value, self.name)
                 fields = {
                     "outcome": "answered",

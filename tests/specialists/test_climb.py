@@ -138,7 +138,9 @@ async def test_a_rung_that_raises_is_settled_all_the_same(error: Exception) -> N
     hooks = Watch()
     with pytest.raises(type(error)):
         await climb([rung("a", raises)], {}, hooks=hooks)
-    assert [(each.outcome, each.reason) for each in hooks.after_calls] == [("error", f"{type(error).__name__}: {error}")]
+    assert [(each.outcome, each.reason) for each in hooks.after_calls] == [
+        ("error", f"{type(error).__name__}: {error}")
+    ]
 
 
 async def test_33_a_cancellation_at_every_await_is_handed_to_the_hooks_once() -> None:

@@ -36,7 +36,7 @@ def raises(arguments: Any, value: Any) -> bool:
         (lambda arguments, value: None, "unknown", "the verifier returned NoneType, not a Verdict"),
         (lambda arguments, value: 1, "unknown", "the verifier returned int, not a Verdict"),
         (lambda arguments, value: (np.array([1, 2]) == np.array([1, 2])).all(), "passed", None),
-        (lambda arguments, value: (np.array([1, 2]) == np.array([1, 2])), "unknown", None),
+        (lambda arguments, value: np.array([1, 2]) == np.array([1, 2]), "unknown", None),
         (lambda value: True, "unknown", None),
     ],
 )
@@ -66,6 +66,8 @@ async def test_all_of_fails_with_the_first_and_doubts_with_any() -> None:
     assert (await run_verifier(all_of(), {}, 1)).status == "passed"
 
 
-@pytest.mark.parametrize(("value", "status"), [("abc", "passed"), ("abc\n", "failed"), ("xabc", "failed"), (5, "failed")])
+@pytest.mark.parametrize(
+    ("value", "status"), [("abc", "passed"), ("abc\n", "failed"), ("xabc", "failed"), (5, "failed")]
+)
 async def test_matches_asks_for_the_whole_string(value: Any, status: str) -> None:
     assert (await run_verifier(matches("[a-c]+"), {}, value)).status == status
