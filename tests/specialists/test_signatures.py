@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 import functools
@@ -17,7 +18,6 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from specialists import DefinitionError, InvalidAnswer, InvalidArguments
 from specialists.signatures import Signature, check_answer
-import contextlib
 
 
 class Colour(enum.Enum):
@@ -38,10 +38,10 @@ def everything(
     points: list[Point],
     size: Literal["small", "large"] = "small",
     note: Optional[str] = None,  # noqa: UP045 - how much code still writes it
-    limit: int = Field(3, ge=0, le=10),  # noqa: B008 - the idiom that this test is about
+    limit: int = Field(3, ge=0, le=10),
     share: Annotated[float, Field(gt=0)] = 0.5,
     names: list[str] = [],  # noqa: B006 - what this test is about
-    tags: dict[str, int] = Field(default_factory=dict, description="Counts."),
+    tags: dict[str, int] = Field(default_factory=dict, description="Counts."),  # noqa: B008 - the idiom this is about
 ) -> str:
     """Do it all.
 
