@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from specialists import Answer, Classification, OnnxModel, specialist
+from specialists import Answer, Classification, OnnxModel, Verdict, specialist
 
 from .features import encode
 
@@ -29,10 +30,31 @@ def labels() -> tuple[str, ...]:
     return tuple((_folder / "labels.txt").read_text("utf-8").split())
 
 
-@specialist(min_confidence=FLOOR, timeout=5.0)
+def is_label(arguments: Mapping[str, Any], value: Classification) -> Verdict:
+    """Complete, not sound: it fails what is no label at all, whoever answered, and cannot tell which label is right."""
+    if value.label in labels():
+        return Verdict.passed()
+    return Verdict.failed(f"{value.label[:40]!r} is not one of the {len(labels())} labels")
+
+
+# A model that is asked in the classifier's place must know which labels there are.
+Intent = Annotated[
+    Classification,
+    WithJsonSchema(
+        {
+            "type": "object",
+            "properties": {"label": {"type": "string", "enum": list(labels())}},
+            "required": ["label"],
+            "additionalProperties": False,
+        }
+    ),
+]
+
+
+@specialist(verify=is_label, complete=True, min_confidence=FLOOR, timeout=5.0)
 async def intent(
     text: Annotated[str, Field(min_length=1, description="The customer's message, in English, as it was written.")],
-) -> Answer[Classification]:
+) -> Answer[Intent]:
     """Classify a customer message by intent, to route it: banking, credit cards, travel, home, work, dining, cars,
     small talk and requests to an assistant, as one label of 150 such as `transfer`, `card_declined` or `book_flight`.
     """
