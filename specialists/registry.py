@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 def names() -> dict[str, str]:
     """Every specialist known by name, with where it comes from: ``bundled`` or the distribution that brings it."""
-    found = {path.parent.name: "bundled" for path in sorted(ZOO.glob(f"*/{CARD}"))}
+    found = dict.fromkeys(_bundled(), "bundled")
     for entry in entry_points(group=ENTRY_POINTS):
         found.setdefault(entry.name, entry.dist.name if entry.dist else "installed")
     return found
@@ -56,7 +56,7 @@ def folder_of(name: str | os.PathLike[str]) -> Path | None:
     """
     if is_path(name):
         return Path(name).resolve()
-    if (ZOO / name / CARD).is_file():
+    if name in _bundled():
         return ZOO / name
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
@@ -79,7 +79,7 @@ def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
     """As :func:`load`, with the card, the folder and the card's ``correct``."""
     if is_path(name):
         return _from_folder(Path(name).resolve(), trust)
-    if (ZOO / name / CARD).is_file():
+    if name in _bundled():
         return _from_package(importlib.import_module(f"specialists.zoo.{name}"))
     for entry in entry_points(group=ENTRY_POINTS):
         if entry.name == name:
@@ -87,9 +87,13 @@ def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
     raise _unknown(str(name))
 
 
+def _bundled() -> list[str]:
+    return sorted(path.parent.name for path in ZOO.glob(f"*/{CARD}"))
+
+
 def _unknown(name: str) -> UnknownSpecialist:
-    hint = f"; for the folder of that name write './{name}'" if name and Path(name).is_dir() else ""
-    return UnknownSpecialist(f"there is no specialist {name!r}; known are {', '.join(names()) or 'none'}{hint}")
+    hint = f"; for the folder of that name write './{name}'" if os.path.isdir(name) else ""
+    return UnknownSpecialist(f"there is no specialist {name[:64]!r}; known are {', '.join(names()) or 'none'}{hint}")
 
 
 def _from_entry(entry: EntryPoint) -> Found:

@@ -1,0 +1,234 @@
+"""Specialists by name and by path: a name never means a folder, and no folder's code runs before it is trusted."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from specialists import CardError, DefinitionError, ModelRejected, UnknownSpecialist, UntrustedFolder, load, names
+from specialists.card import CARD, seal
+from specialists.registry import find, folder_of
+
+CODE = """\
+from pathlib import Path
+from specialists import specialist
+from .words import HELLO
+
+Path({canary!r}).write_text("the code ran")
+
+@specialist
+def {name}(who: str) -> str:
+    \"\"\"Greet.\"\"\"
+    return f"{{HELLO}} {{who}}"
+
+def correct(arguments, expected, value):
+    return value.endswith(arguments["who"])
+
+number = 5
+"""
+
+CARD_TEXT = """\
+format = 1
+name = "{name}"
+version = "0.1.0"
+description = "Greets."
+function = "{function}"
+"""
+
+
+def write(folder: Path, *, name: str = "greeter", function: str = "code:greeter", more: str = "") -> Path:
+    folder.mkdir(parents=True)
+    canary = str(folder.parent / "canary")
+    (folder / "code.py").write_text(CODE.format(name="greeter", canary=canary))
+    (folder / "words.py").write_text('HELLO = "Hello"\n')
+    (folder / CARD).write_text(CARD_TEXT.format(name=name, function=function) + more)
+    seal(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_modules() -> Iterator[None]:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if name.startswith(("_specialist_", "installed_")):
+            del sys.modules[name]
+
+
+def test_an_untrusted_folder_is_read_but_not_run(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter")
+    for path in (folder, str(folder)):
+        with pytest.raises(UntrustedFolder, match="trust=True"):
+            load(path)
+    assert not (tmp_path / "canary").exists()
+    assert load(folder, trust=True).solve_sync("you").value == "Hello you"
+    assert (tmp_path / "canary").exists()
+
+
+def test_a_changed_file_is_refused_before_trust_is_asked(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter")
+    (folder / "words.py").write_text('HELLO = "Bye"\n')
+    for trust in (False, True):
+        with pytest.raises(ModelRejected, match=r"'words.py'"):
+            load(folder, trust=trust)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_a_change_that_is_sealed_is_loaded_anew(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter")
+    first = load(folder, trust=True)
+    assert load(folder, trust=True) is first
+    (folder / "words.py").write_text('HELLO = "Good morning"\n')
+    seal(folder)
+    assert load(folder, trust=True).solve_sync("you").value == "Good morning you"
+    assert first.solve_sync("you").value == "Hello you"
+
+
+def test_two_folders_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one" / "greeter"), write(tmp_path / "two" / "greeter")
+    (two / "words.py").write_text('HELLO = "Servus"\n')
+    seal(two)
+    assert load(one, trust=True).solve_sync("x").value == "Hello x"
+    assert load(two, trust=True).solve_sync("x").value == "Servus x"
+
+
+def test_a_name_never_means_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "greeter")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UnknownSpecialist, match=r"no specialist 'greeter'; known are .*'\./greeter'"):
+        load("greeter", trust=True)
+    assert load("./greeter", trust=True).name == "greeter"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "nowhere", "a\0b", "zoo", "sudoku ", "*", "x" * 5000])
+def test_an_unknown_name_is_named_with_the_known_ones(name: str) -> None:
+    for look in (load, folder_of):
+        with pytest.raises(UnknownSpecialist, match="known are"):
+            look(name)
+
+
+def test_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CardError, match="there is no folder"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(CardError, match="has no specialist.toml"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"function": "code:nothing"}, "'code:nothing' cannot be imported"),
+        ({"function": "nothing:greeter"}, "'nothing:greeter' cannot be imported"),
+        ({"function": "code:number"}, "not a specialist; decorate it"),
+        ({"name": "other"}, "the card's name is 'other', the function's 'greeter'"),
+        ({"more": 'correct = "code:number"\n'}, "is not a function"),
+        ({"more": 'correct = "code:nothing"\n'}, "cannot be imported"),
+    ],
+)
+def test_a_card_that_does_not_fit_its_code_is_refused(tmp_path: Path, declared: dict, says: str) -> None:
+    with pytest.raises(CardError, match=says):
+        load(write(tmp_path / "greeter", **declared), trust=True)
+
+
+@pytest.mark.parametrize("line", ["1 / 0", "import sys; sys.exit(3)", "this is not Python", "import no_such_module"])
+def test_code_that_cannot_be_imported_is_a_typed_error(tmp_path: Path, line: str) -> None:
+    folder = write(tmp_path / "greeter")
+    (folder / "words.py").write_text(f"{line}\n")
+    seal(folder)
+    with pytest.raises(CardError, match="cannot be imported"):
+        load(folder, trust=True)
+    (folder / "words.py").write_text('HELLO = "Hello"\n')
+    seal(folder)
+    assert load(folder, trust=True).name == "greeter"
+
+
+def test_correct_comes_with_the_folder(tmp_path: Path) -> None:
+    found = find(write(tmp_path / "greeter", more='correct = "code:correct"\n'), trust=True)
+    assert found.correct is not None
+    assert found.correct({"who": "you"}, None, "Hello you")
+    assert found.card is not None
+    assert (found.card.name, found.folder) == ("greeter", tmp_path / "greeter")
+
+
+class Installer:
+    """A site-packages of our own, with entry points."""
+
+    def __init__(self, site: Path) -> None:
+        self.site = site
+
+    def __call__(self, distribution: str, **entries: str) -> None:
+        info = self.site / f"{distribution}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        lines = "\n".join(f"{name} = {value}" for name, value in entries.items())
+        (info / "entry_points.txt").write_text(f"[specialists]\n{lines}\n")
+        importlib.invalidate_caches()
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installer:
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    return Installer(site)
+
+
+def test_an_installed_package_is_known_by_name(install: Installer, tmp_path: Path) -> None:
+    write(install.site / "installed_one").joinpath("__init__.py").write_text("")
+    seal(install.site / "installed_one")
+    install("greeting-things", greeter="installed_one")
+    assert names()["greeter"] == "greeting-things"
+    assert folder_of("greeter") == install.site / "installed_one"
+    assert not (install.site / "canary").exists()
+    assert load("greeter").solve_sync("you").value == "Hello you"
+    assert find("greeter").folder == install.site / "installed_one"
+    (install.site / "installed_one" / "words.py").write_text("changed = 1\n")
+    with pytest.raises(ModelRejected, match=r"words.py"):
+        load("greeter")
+
+
+def test_an_installed_function_needs_no_card(install: Installer) -> None:
+    (install.site / "installed_two.py").write_text(
+        "from specialists import specialist\n\n@specialist\ndef echo(x: str) -> str:\n    return x\n"
+    )
+    install("echoes", echo="installed_two:echo", shout="installed_two:echo")
+    assert load("echo").solve_sync("a").value == "a"
+    assert find("echo").card is None
+    with pytest.raises(DefinitionError, match=r"'shout' brings the specialist 'echo'; make the two names one"):
+        load("shout")
+
+
+def test_an_entry_point_that_is_broken_is_named(install: Installer) -> None:
+    (install.site / "installed_three.py").write_text("number = 5\n")
+    (install.site / "installed_four.py").write_text("raise SystemExit(1)\n")
+    (install.site / "installed_five").mkdir()
+    install(
+        "broken",
+        number="installed_three:number",
+        gone="installed_gone",
+        exits="installed_four",
+        bare="installed_five",
+        alone="installed_three",
+    )
+    with pytest.raises(DefinitionError, match="not a specialist"):
+        load("number")
+    for name in ("gone", "exits"):
+        with pytest.raises(UnknownSpecialist, match=f"'{name}'.*cannot be imported"):
+            load(name)
+    with pytest.raises(CardError, match=r"no __init__.py"):
+        load("bare")
+    with pytest.raises(CardError, match=r"no specialist.toml"):
+        load("alone")
+
+
+def test_what_is_bundled_comes_first(install: Installer) -> None:
+    (install.site / "installed_six.py").write_text("raise SystemExit(1)\n")
+    bundled = [name for name, where in names().items() if where == "bundled"]
+    for name in bundled:
+        install(f"impostor-{name}", **{name: "installed_six"})
+        assert names()[name] == "bundled"
+        assert load(name).name == name
