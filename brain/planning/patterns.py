@@ -35,7 +35,7 @@ def _stretches(reading: Reading) -> Sequence[tuple[int, int, str]]:
     """Words, quotations, and runs of lines or words joined: what a pattern is tried on."""
     text = reading.text[:_LONG]
     found: list[tuple[int, int, str]] = []
-    words = [(m.start(), m.end()) for m, _ in zip(re.finditer(r"\S+", text), range(4000), strict=False)]
+    words = [(m.start(), m.end()) for m, _ in zip(re.finditer(r"\S+", text), range(60_000), strict=False)]
     for quote in reading.quotes:
         found.append((quote.start, quote.end, quote.value))
         joined = re.sub(r"\s+", "", quote.value)

@@ -104,7 +104,7 @@ def _count_fit(reading: Reading, numeral: Numeral) -> float:
 
 
 _COUNTING_VERBS = word_set(
-    "find get show give list top me first last latest recommend suggest fetch retrieve search for the best order book buy"
+    "find get show give list top me first last latest recommend suggest fetch retrieve search for best order book buy"
 )
 
 

@@ -20,7 +20,7 @@ from .wording import STOP, Token, tokenize, word_set
 
 __all__ = ["READ", "Reading", "Span"]
 
-READ = 20_000
+READ = 12_000
 """Characters read word by word; a longer request is data after this point."""
 
 Source = Literal["quote", "name", "phrase", "list", "literal", "email", "url", "path", "code", "id", "colon", "pair"]
@@ -60,7 +60,7 @@ _URL = re.compile(r"\b(?:https?://|ftp://|www\.)[^\s\"'<>]{1,2000}")
 _PATH = re.compile(
     r"(?<![\w/])(?:[A-Za-z]:[\\/]|\.{0,2}/|~/)[\w.\-/\\]{1,300}|\b(?:[\w\-.]{1,80}/){0,12}[\w\-]{1,80}\.(?:csv|json|txt|pdf|docx?|xlsx?|png|jpe?g|gif|mp[34]|wav|py|js|html|xml|zip|md|log|sql|parquet|ya?ml)\b"
 )
-_ID = re.compile(r"(?<![\w.@])#?(?=[\w\-/]*\d)(?=[\w\-/]*[A-Za-z#_])[A-Za-z0-9_#][\w\-/]{1,60}\w(?![\w@])")
+_ID = re.compile(r"(?<![\w.@])#?(?=[\w\-/]{0,60}\d)(?=[\w\-/]{0,60}[A-Za-z#_])[A-Za-z0-9_#][\w\-/]{1,60}\w(?![\w@])")
 _NUMBERED = re.compile(
     r"\d+(?:\.\d+)?(?:st|nd|rd|th|cm|mm|km|kg|mg|m|g|s|ml|l|h|hz|[kmb]|am|pm|v|w|a|mH|µF|years?|days?)$", re.I
 )
@@ -68,9 +68,10 @@ _SNAKE = re.compile(r"\b[A-Za-z]+(?:_[A-Za-z0-9]+)+\b")
 _ATOM = re.compile(r"[-+]?(?:\d+(?:\.\d+)?|[a-zA-Z]|sin|cos|tan|log|ln|exp|sqrt|pi|lambda|[\^*+/()=²³.-]|\*\*)+")
 _OPERATOR = re.compile(r"[-+*/^=]|\*\*")
 _PAIR = re.compile(
-    r"(?P<quote>['\"]?)(?P<key>[A-Za-z_][\w ]{0,40}?)(?P=quote)\s*(?::|=|\bis\b)\s*"
-    r"(?P<value>'[^']{0,200}'|\"[^\"]{0,200}\"|[^\s,;]{1,200})"
+    r"(?:(?<=[\w'\"])|(?<=\w ))(?::|=|\bis\b)\s{0,4}"
+    r"(?P<value>'[^'\n]{0,200}'|\"[^\"\n]{0,200}\"|[^\s,;]{1,200})"
 )
+_KEY = re.compile(r"(?:'([A-Za-z_][\w ]{0,40})'|\"([A-Za-z_][\w ]{0,40})\"|([A-Za-z_]\w{0,40}(?: \w{1,30}){0,3}))\s?$")
 _OPEN = {'"': '"', "“": "”", "‘": "’", "'": "'", "`": "`", "«": "»", "„": "“"}
 _OPENING = re.compile("[" + "".join(_OPEN) + "]")
 
@@ -223,10 +224,16 @@ class Reading:
     @cached_property
     def pairs(self) -> list[tuple[str, str, int, int]]:
         """``key: value``, ``key = value``, ``'key':'value'`` as (key, value, start, end of the value)."""
-        return [
-            (m["key"].strip(), _unquoted(m["value"]).rstrip(".,;?!"), m.start("value"), m.end("value"))
-            for m, _ in zip(_PAIR.finditer(self.head), range(200), strict=False)
-        ]
+        found: list[tuple[str, str, int, int]] = []
+        for match in _PAIR.finditer(self.head):
+            key = _KEY.search(self.head[max(0, match.start() - 60) : match.start()])
+            if key:
+                name = key[1] or key[2] or key[3]
+                value = _unquoted(match["value"]).rstrip(".,;?!")
+                found.append((name.strip(), value, match.start("value"), match.end("value")))
+            if len(found) >= 200:
+                break
+        return found
 
     @cached_property
     def names(self) -> list[Span]:

@@ -89,7 +89,7 @@ class Token:
         return self.is_word and self.lower not in STOP
 
 
-def tokenize(text: str, limit: int = 4000) -> list[Token]:
+def tokenize(text: str, limit: int = 2500) -> list[Token]:
     """The first ``limit`` tokens of ``text``."""
     tokens = []
     for match in _TOKEN.finditer(text):
@@ -125,6 +125,7 @@ def stems(text: str, limit: int = 400) -> list[str]:
     return [token.stem for token in tokenize(text, limit) if token.is_content]
 
 
+@lru_cache(maxsize=65536)
 def likeness(first: str, second: str) -> float:
     """How alike two stems are in meaning: 1 the same, 0.8 synonyms or one an inflection of the other, else 0."""
     if first == second:
@@ -169,6 +170,7 @@ _NONE: frozenset[int] = frozenset()
 _NONE_TEXT: frozenset[str] = frozenset()
 
 
+@lru_cache(maxsize=8192)
 def _fold(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text[:80].lower())
     return " ".join(re.findall(r"[^\W_]+", "".join(c for c in plain if not unicodedata.combining(c))))
