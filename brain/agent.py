@@ -90,7 +90,7 @@ class Brain(Generic[Out]):
             language model. A key in the environment alone never makes a brain spend money.
         tools: Plain typed functions, or what :func:`brain.tool` and ``Tool.from_schema`` make of them.
         specialists: Specialists, or names of bundled or installed ones.
-        instructions: What a chat model is told before everything else.
+        instructions: What a chat model is told before everything else. The planner has no use for any.
         output_type: The type of ``result.output``: ``str``, or anything pydantic can check.
         fallback: The big model that is asked a tool's typed question when no specialist's answer was accepted. By
             default the brain's own model when that is a chat model; ``False``: none.
@@ -175,8 +175,11 @@ class Brain(Generic[Out]):
     ) -> None:
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
-        if turn_limit < 1 or repeat_limit < 1:
-            raise ConfigurationError("turn_limit and repeat_limit are at least 1")
+        for name, limit in (("turn_limit", turn_limit), ("repeat_limit", repeat_limit)):
+            if not isinstance(limit, int) or limit < 1:
+                raise ConfigurationError(f"{name} is a whole number from 1 on, not {limit!r}")
+        if instructions is not None and not isinstance(instructions, str):
+            raise ConfigurationError(f"instructions are text, not {type(instructions).__name__}")
         for name, money in (("cost_limit", cost_limit), ("cpu_rate", cpu_rate)):
             if money is not None and not (isinstance(money, Decimal) and money.is_finite() and money >= 0):
                 raise ConfigurationError(f"{name} is money, so a Decimal: Decimal('0.10'), not {money!r}")
@@ -357,7 +360,7 @@ class Brain(Generic[Out]):
         if self._log is not None:
             try:
                 await self._log.open()  # before anything is paid for
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 raise self._unwritable(error) from None
         limit = asyncio.timeout_at(run.loop_deadline)
         try:
@@ -557,15 +560,16 @@ class Brain(Generic[Out]):
         rows, run.logged = run.calls[run.logged :], len(run.calls)
         try:
             await self._log.append(rows, tenant=run.arguments.tenant)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             problem = self._unwritable(error)
             logger.error("%s", problem)
             return problem
         return None
 
-    def _unwritable(self, error: OSError) -> ConfigurationError:
+    def _unwritable(self, error: Exception) -> ConfigurationError:
         path = None if self._log is None else str(self._log.path)
-        return ConfigurationError(f"the log {path!r} cannot be written: {error.strerror or error}; name another file")
+        why = getattr(error, "strerror", None) or error
+        return ConfigurationError(f"the log {path!r} cannot be written: {why}; name another file")
 
 
 @dataclass(frozen=True, slots=True)

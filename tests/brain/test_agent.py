@@ -659,6 +659,8 @@ class TestArguments:
         [
             {"accept": "maybe"},
             {"turn_limit": 0},
+            {"turn_limit": "5"},
+            {"instructions": 5},
             {"repeat_limit": 0},
             {"cost_limit": 0.1},
             {"cost_limit": "0.1"},
@@ -827,9 +829,12 @@ class TestLog:
             assert back.call_id == outcome.call_id
             assert [str(move) for move in replay(back)] == [str(move) for move in replay(outcome)]
 
-    async def test_a_file_that_cannot_be_written_stops_the_run_before_any_effect(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["no/such/folder.jsonl", ".", "nul\x00.jsonl"], ids=ascii)
+    async def test_a_file_that_cannot_be_written_stops_the_run_before_any_effect(
+        self, tmp_path: Path, name: str
+    ) -> None:
         model = ScriptedModel([call("add", a=1, b=1), "done"])
-        brain = Brain(model, tools=[add], log=tmp_path / "no" / "such" / "folder.jsonl")
+        brain = Brain(model, tools=[add], log=tmp_path / name)
         with pytest.raises(ConfigurationError, match="cannot be written") as caught:
             await brain.run("go")
         assert carried(caught.value).calls == ()

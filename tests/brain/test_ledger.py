@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brain import Attempt, Brain, Cost, OpenAIModel, Outcome, Price, TokenUsage, Usage, WireAttempt, tool
@@ -34,6 +34,7 @@ costs = st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.sampled_from("ab"), costs)), st.lists(st.floats(0, 100)))
 def test_the_whole_is_the_sum_of_its_parts(wires: list[tuple[str, Cost]], cpu: list[float]) -> None:
     attempts = [priced(Attempt("specialist", "answered", 1.0, source="s", cpu_seconds=s), None) for s in cpu]

@@ -8,7 +8,7 @@ import json
 from typing import Any, Literal, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, TypeAdapter
@@ -128,6 +128,7 @@ def test_a_given_schema_is_sent_in_place_of_the_types_own() -> None:
     assert "$defs" in given_schema  # not taken out of the caller's own
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_any_text_is_a_value_or_an_invalid_answer(text: str) -> None:
     try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, Field
 
@@ -412,6 +412,7 @@ def test_arguments_that_are_not_json(text: str) -> None:
         assert len(str(caught.value)) < 500
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(),
@@ -458,6 +459,7 @@ def test_names_that_look_like_others_are_refused(name: str) -> None:
     str(caught.value).encode()
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text())
 def test_a_name_is_plain_ascii_or_refused(name: str) -> None:
     try:
