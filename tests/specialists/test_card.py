@@ -93,7 +93,7 @@ def test_27_links_are_refused_to_files_and_to_folders(folder: Path) -> None:
     (outside / "code.py").write_text("x = 1\n")
     (folder / "code.py").unlink()
     (folder / "code.py").symlink_to(outside / "code.py")
-    with pytest.raises(ModelRejected, match="'code.py' is a link"):
+    with pytest.raises(ModelRejected, match=r"'code.py' is a link"):
         verify_files(folder, card)
     with pytest.raises(CardError, match="not a plain file"):
         seal(folder)

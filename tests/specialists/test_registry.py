@@ -114,7 +114,7 @@ def test_an_unknown_name_is_named_with_the_known_ones(name: str) -> None:
 def test_a_folder_that_is_none_says_so(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="there is no folder"):
         load(tmp_path / "nowhere")
-    with pytest.raises(CardError, match="has no specialist.toml"):
+    with pytest.raises(CardError, match=r"has no specialist.toml"):
         load(tmp_path)
 
 
