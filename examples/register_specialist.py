@@ -38,7 +38,7 @@ def solves(arguments: Mapping[str, Any], value: int) -> Verdict:
     return Verdict.passed() if left == 0 else Verdict.failed(f"x = {value} gives {left}, not 0")
 
 
-@specialist(verify=solves, sound=True, complete=True, timeout=2.0)
+@specialist(verify=solves, sound=True, complete=True, timeout=30.0)
 async def whole_root(
     b: Annotated[int, Field(ge=-18, le=18, description="the number before x")],
     c: Annotated[int, Field(ge=-81, le=81, description="the number that stands alone")],

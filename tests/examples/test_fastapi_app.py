@@ -114,7 +114,7 @@ def test_a_run_that_takes_too_long_is_504_and_tells_what_was_called() -> None:
         await asyncio.sleep(seconds)
         return "done"
 
-    response = ask(lambda: Brain(ScriptedModel([call("wait", seconds=30)]), tools=[wait]), timeout=0.2)
+    response = ask(lambda: Brain(ScriptedModel([call("wait", seconds=30)]), tools=[wait]), timeout=1.0)
     assert response.status_code == 504
     assert response.json()["error"] == "RunTimeout"
     assert [row["tool"] for row in response.json()["calls"]] == ["wait"]
