@@ -11,22 +11,19 @@ import json
 import logging
 import os
 import time
-import uuid
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import TypeAdapter
 
-from specialists import Attempt, Cost, InvalidAnswer, InvalidArguments, Outcome, Specialist, SpecialistError, load
+from specialists import Cost, InvalidAnswer, InvalidArguments, Specialist, SpecialistError, load
 from specialists.ladder import AcceptLevel, jsonable
 from specialists.loops import run_sync
-from specialists.metering import CpuMeter, metered
+from specialists.metering import metered
 
-from .dispatch import CheckedCall, Dispatcher, Observer
+from .dispatch import CheckedCall, Dispatcher
 from .errors import (
     Abstained,
     ApprovalRequired,
@@ -36,14 +33,10 @@ from .errors import (
     InvalidOutput,
     InvalidToolCall,
     ModelTimeout,
-    NotBuilt,
-    PromptError,
     RepeatLimit,
-    RunTimeout,
     TurnLimit,
 )
 from .events import (
-    AttemptMade,
     ChatModel,
     Done,
     Message,
@@ -53,19 +46,19 @@ from .events import (
     RunEvent,
     TextDelta,
     TokenUsage,
-    ToolAnswered,
     ToolCall,
     ToolCalled,
     Turn,
-    WireAttempt,
 )
 from .keys import redact
-from .ledger import OutcomeLog, Usage
+from .ledger import OutcomeLog
 from .logs import current_call, current_run, mark_records
+from .messages import as_content, assistant_message, unanswered, without_keys
 from .models import model_from_name
 from .planner import Planner
 from .questions import TypedAnswer
 from .results import RunResult
+from .runs import NOTHING, Run, check_arguments
 from .tooling import RunContext, Tool
 
 __all__ = ["Brain"]
@@ -75,7 +68,6 @@ mark_records()
 
 Out = TypeVar("Out")
 
-ROLES = {"system", "developer", "user", "assistant", "tool"}
 REPAIRS = 1
 """Rounds in which a model may mend a call or an answer of the wrong form."""
 
@@ -240,6 +232,10 @@ class Brain(Generic[Out]):
         if self._log is not None:
             await asyncio.to_thread(self._log.close)
 
+    def close(self) -> None:
+        """:meth:`aclose` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
+        run_sync(self.aclose)
+
     async def run(
         self,
         prompt: str | None = None,
@@ -330,11 +326,11 @@ class Brain(Generic[Out]):
         self, given: tuple[Any, ...], emit: Callable[[RunEvent], None], *, stream: bool = False
     ) -> RunResult[Out]:
         try:
-            arguments = _arguments(*given)
+            arguments = check_arguments(*given)
         except BrainError as error:
-            error.result = _Run(_NOTHING, emit, self._cpu_rate).result(None)
+            error.result = Run(NOTHING, emit, self._cpu_rate).result(None)
             raise
-        run = _Run(arguments, emit, self._cpu_rate)
+        run = Run(arguments, emit, self._cpu_rate)
         token = current_run.set(run.id)
         logger.info("run started")
         output: Any = None
@@ -356,7 +352,7 @@ class Brain(Generic[Out]):
         finally:
             current_run.reset(token)
 
-    async def _answer(self, run: _Run, stream: bool) -> Out:
+    async def _answer(self, run: Run, stream: bool) -> Out:
         if self._log is not None:
             try:
                 await self._log.open()  # before anything is paid for
@@ -371,14 +367,14 @@ class Brain(Generic[Out]):
                 raise
             raise run.timeout() from error
 
-    async def _loop(self, run: _Run, stream: bool) -> Out:
+    async def _loop(self, run: Run, stream: bool) -> Out:
         await self._resume(run)
         while True:
             self._check_limits(run)
             response = await self._ask(run, stream)
             if response.abstention is not None:
                 raise Abstained(response.abstention) from run.last_failure
-            run.messages.append(_assistant(response))
+            run.messages.append(assistant_message(response))
             if response.tool_calls:
                 await self._dispatch(run, response.tool_calls)
                 continue
@@ -391,7 +387,7 @@ class Brain(Generic[Out]):
                 problem = f"{error} Answer again, in the form that was asked for."
                 run.messages.append({"role": "user", "content": problem})
 
-    def _check_limits(self, run: _Run) -> None:
+    def _check_limits(self, run: Run) -> None:
         if run.late():
             raise run.timeout()
         if len(run.turns) >= self._turn_limit:
@@ -404,7 +400,7 @@ class Brain(Generic[Out]):
         if spent.high >= self._cost_limit and run.turns:
             raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
 
-    async def _ask(self, run: _Run, stream: bool) -> ModelResponse:
+    async def _ask(self, run: Run, stream: bool) -> ModelResponse:
         messages: list[Message] = list(run.messages)
         if self._instructions:
             messages.insert(0, {"role": "system", "content": self._instructions})
@@ -421,7 +417,7 @@ class Brain(Generic[Out]):
         on_text = (lambda text: run.emit(TextDelta(redact(text)))) if stream else None
         try:
             response = await self._model.ask(request, on_attempt=run.wire.append, on_text=on_text)
-            response = _without_keys(response)
+            response = without_keys(response)
             return response
         except BaseException as caught:
             error = caught
@@ -442,7 +438,7 @@ class Brain(Generic[Out]):
                 )
             )
 
-    async def _dispatch(self, run: _Run, calls: Sequence[ToolCall]) -> None:
+    async def _dispatch(self, run: Run, calls: Sequence[ToolCall]) -> None:
         """Check the calls of one turn, run the good ones concurrently, and answer each in the order asked."""
         problems: dict[str, str] = {}
         good: list[CheckedCall] = []
@@ -477,20 +473,20 @@ class Brain(Generic[Out]):
         if waiting:
             raise _approval_required(waiting)
 
-    async def _run_calls(self, run: _Run, calls: Sequence[CheckedCall], answers: dict[str, dict[str, Any]]) -> None:
+    async def _run_calls(self, run: Run, calls: Sequence[CheckedCall], answers: dict[str, dict[str, Any]]) -> None:
         """Run ``calls`` concurrently and add what each answered; also, when stopped, what the ended ones did."""
 
         async def one(call: CheckedCall) -> None:
             current_call.set(call.id)
             context = RunContext(run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline)
             run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
-            answers[call.id] = _as_content(await self._dispatcher.call(call, context, run.observer))
+            answers[call.id] = as_content(await self._dispatcher.call(call, context, run.observer))
 
         async with asyncio.TaskGroup() as group:
             for call in calls:
                 group.create_task(one(call))
 
-    def _count_repeat(self, run: _Run, call: CheckedCall) -> None:
+    def _count_repeat(self, run: Run, call: CheckedCall) -> None:
         key = (call.callee.name, json.dumps(jsonable(dict(call.arguments)), sort_keys=True))
         run.repeats[key] += 1
         if run.repeats[key] > self._repeat_limit:
@@ -499,9 +495,9 @@ class Brain(Generic[Out]):
                 f" repeat_limit is {self._repeat_limit}"
             )
 
-    async def _resume(self, run: _Run) -> None:
+    async def _resume(self, run: Run) -> None:
         """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
-        open_calls = _unanswered(run.messages)
+        open_calls = unanswered(run.messages)
         approvals = dict(run.arguments.approvals or {})
         for id, given in approvals.items():
             if id not in {call.id for call in open_calls}:
@@ -536,7 +532,7 @@ class Brain(Generic[Out]):
         if run.arguments.prompt is not None:
             run.messages.append({"role": "user", "content": run.arguments.prompt})
 
-    def _output_of(self, run: _Run, response: ModelResponse) -> Out:
+    def _output_of(self, run: Run, response: ModelResponse) -> Out:
         text = response.text or ""
         if response.finish_reason == "length":
             cut = f"{self._model.name} was cut off before the end of its answer; raise its max_output_tokens"
@@ -553,7 +549,7 @@ class Brain(Generic[Out]):
         except Exception:  # a ValidationError, or what a validator of the type's own raises
             raise InvalidAnswer(f"the answer {_shortened(value)} does not fit output_type") from None
 
-    async def _write_log(self, run: _Run) -> ConfigurationError | None:
+    async def _write_log(self, run: Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
         if self._log is None or run.logged == len(run.calls):
             return None
@@ -570,161 +566,6 @@ class Brain(Generic[Out]):
         path = None if self._log is None else str(self._log.path)
         why = getattr(error, "strerror", None) or error
         return ConfigurationError(f"the log {path!r} cannot be written: {why}; name another file")
-
-
-@dataclass(frozen=True, slots=True)
-class _Arguments:
-    prompt: str | None
-    history: tuple[Message, ...]
-    deps: Any
-    tenant: str | None
-    run_id: str
-    timeout: float | None
-    approvals: Mapping[str, bool] | None
-
-
-_NOTHING = _Arguments(None, (), None, None, "", None, None)
-"""What a run was given whose arguments could not be used."""
-
-
-class _Run:
-    """What one run has gathered so far."""
-
-    def __init__(self, arguments: _Arguments, emit: Callable[[RunEvent], None], cpu_rate: Decimal | None) -> None:
-        self.arguments = arguments
-        self.id = arguments.run_id
-        self.emit = emit
-        self.messages: list[Message] = list(arguments.history)
-        self.calls: list[Outcome[Any]] = []
-        self.turns: list[Turn] = []
-        self.wire: list[WireAttempt] = []
-        self.repeats: Counter[tuple[str, str]] = Counter()
-        self.logged = 0
-        """How many of the calls stand in the log."""
-        self.repairs = 0
-        self.meter = CpuMeter()
-        self.last_failure: BaseException | None = None
-        self.observer = Observer(attempt=self._attempt, wire=self.wire.append, ended=self._ended)
-        self._cpu_rate = cpu_rate
-        self._start = time.perf_counter()
-        self.deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
-        loop = asyncio.get_running_loop()
-        self.loop_deadline = None if arguments.timeout is None else loop.time() + arguments.timeout
-
-    def _attempt(self, call_id: str, tool: str, attempt: Attempt) -> None:
-        self.emit(AttemptMade(call_id, tool, attempt))
-
-    def _ended(self, outcome: Outcome[Any], failure: BaseException | None) -> None:
-        self.calls.append(outcome)
-        if isinstance(failure, Exception):
-            self.last_failure = failure
-        logger.debug("%s answered by %s", outcome.tool, outcome.answered_by)
-        self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
-
-    def late(self) -> bool:
-        """Whether the deadline has passed (a timer may ring a moment early)."""
-        return self.deadline is not None and time.monotonic() >= self.deadline - 0.001
-
-    def timeout(self) -> RunTimeout:
-        """The error of a run that is late."""
-        return RunTimeout(f"the run had {self.arguments.timeout:g} s and did not end within them")
-
-    def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> None:
-        """In the order asked, so that the same run writes the same history. What is still open stays unanswered."""
-        self.messages += [_tool_message(call.id, answers[call.id]) for call in calls if call.id in answers]
-
-    def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
-        """Give the calls of the last message ids of their own."""
-        renamed = [replace(call, id=f"{call.id}#{index}") for index, call in enumerate(calls)]
-        for entry, call in zip(self.messages[-1]["tool_calls"], renamed, strict=True):
-            entry["id"] = call.id
-        return renamed
-
-    def value_of(self, call_id: str) -> Any:
-        """The typed value of a call of this run, or the JSON one of a call in the history."""
-        for outcome in self.calls:
-            if outcome.call_id == call_id:
-                return outcome.value
-        for message in reversed(self.messages):
-            if message["role"] == "tool" and message.get("tool_call_id") == call_id:
-                try:
-                    return json.loads(message["content"])["value"]
-                except (ValueError, TypeError, KeyError):  # not written by this loop
-                    return message["content"]
-        return None
-        return None
-
-    def usage(self) -> Usage:
-        """The bill so far."""
-        return Usage.of(
-            self.calls,
-            self.wire,
-            brain_cpu_seconds=self.meter.high,
-            cpu_rate=self._cpu_rate,
-            seconds=time.perf_counter() - self._start,
-        )
-
-    def result(self, output: Any) -> RunResult[Any]:
-        return RunResult(
-            run_id=self.id,
-            output=output,
-            usage=self.usage(),
-            calls=tuple(self.calls),
-            turns=tuple(self.turns),
-            wire_attempts=tuple(self.wire),
-            messages=tuple(self.messages),
-            new_from=len(self.arguments.history),
-            repairs=self.repairs,
-            tenant=self.arguments.tenant,
-        )
-
-
-def _arguments(
-    prompt: str | None,
-    history: Sequence[Message] | None,
-    deps: Any,
-    tenant: str | None,
-    session: str | None,
-    run_id: str | None,
-    budget: Any,
-    timeout: float | None,
-    approvals: Mapping[str, bool] | None,
-) -> _Arguments:
-    if session is not None:
-        raise NotBuilt("sessions are not built yet; keep result.messages and pass them as history")
-    if budget is not None:
-        raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
-    if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
-        raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
-    for name, text in (("run_id", run_id), ("tenant", tenant)):
-        if text is not None and not isinstance(text, str):
-            raise ConfigurationError(f"{name} is text, not {text!r}")
-    if approvals is not None and not isinstance(approvals, Mapping):
-        raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
-    messages = tuple(history or ())
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise ConfigurationError("history is a list of chat messages, as in result.messages")
-    if prompt is not None:
-        prompt = _checked_prompt(prompt)
-    elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
-        raise PromptError("there is no prompt and nothing to resume; say what is wanted")
-    return _Arguments(prompt, messages, deps, tenant, run_id or uuid.uuid4().hex, timeout, approvals)
-
-
-def _checked_prompt(prompt: str) -> str:
-    if not isinstance(prompt, str):
-        raise PromptError(f"the prompt is {type(prompt).__name__}, not text; decode bytes as UTF-8 first")
-    if not prompt.strip():
-        raise PromptError("the prompt is empty; say what is wanted")
-    try:
-        prompt.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise PromptError(
-            f"the prompt cannot be written as UTF-8 (character {error.start} is half of a pair); decode its source"
-            " again"
-        ) from None
-    return redact(prompt)  # an API key pasted by mistake goes to no model, no tool and no log
 
 
 def _as_model(model: ChatModel | str) -> ChatModel:
@@ -758,55 +599,6 @@ def _as_specialist(each: Specialist[..., Any] | str) -> Specialist[..., Any]:
     raise ConfigurationError(
         f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools="
     )
-
-
-def _assistant(response: ModelResponse) -> Message:
-    message: Message = {"role": "assistant", "content": response.text}
-    if response.tool_calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in response.tool_calls
-        ]
-    return message
-
-
-def _tool_message(call_id: str, content: dict[str, Any]) -> Message:
-    # A lone half of a surrogate pair in a tool's text could not be sent.
-    text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace").decode()
-    return {"role": "tool", "tool_call_id": call_id, "content": redact(text)}
-
-
-def _without_keys(response: ModelResponse) -> ModelResponse:
-    """A hostile endpoint may repeat the key it was sent, and a history is stored and sent elsewhere."""
-    calls = tuple(ToolCall(redact(c.id), redact(c.name), redact(c.arguments)) for c in response.tool_calls)
-    return replace(response, text=None if response.text is None else redact(response.text), tool_calls=calls)
-
-
-def _as_content(outcome: Outcome[Any]) -> dict[str, Any]:
-    """An outcome as a model reads it: short, and typed."""
-    if outcome.accepted:
-        return {"value": jsonable(outcome.value), "accepted_by": outcome.accepted_by}
-    tried = outcome.attempts[-1].outcome if outcome.attempts else "answered"
-    kind = "error" if tried in ("error", "timeout") else "abstained"
-    return {kind: outcome.reason}
-
-
-def _unanswered(messages: Sequence[Message]) -> list[ToolCall]:
-    """The calls of the last assistant message that no tool message answers."""
-    answered: set[str] = set()
-    for message in reversed(messages):
-        if message["role"] == "tool":
-            answered.add(str(message.get("tool_call_id")))
-            continue
-        try:
-            entries = message.get("tool_calls") or () if message["role"] == "assistant" else ()
-            calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in entries]
-        except (KeyError, TypeError) as error:
-            raise ConfigurationError(f"the last tool calls of the history cannot be read ({error!r})") from None
-        if len({call.id for call in calls}) < len(calls):
-            raise ConfigurationError("two of the last tool calls of the history have the same id")
-        return [call for call in calls if call.id not in answered]
-    return []
 
 
 def _approval_required(waiting: Sequence[CheckedCall]) -> ApprovalRequired:

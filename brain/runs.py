@@ -1,0 +1,190 @@
+"""One run: what it was asked, checked, and what it has gathered so far.
+
+The loop that fills it is in :mod:`brain.agent`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from specialists import Attempt, Outcome
+from specialists.metering import CpuMeter
+
+from .dispatch import Observer
+from .errors import ConfigurationError, NotBuilt, PromptError, RunTimeout
+from .events import AttemptMade, Message, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
+from .keys import redact
+from .ledger import Usage
+from .messages import ROLES, tool_message
+from .results import RunResult
+
+__all__ = ["NOTHING", "Run", "RunArguments", "check_arguments"]
+
+logger = logging.getLogger("brain")
+
+
+@dataclass(frozen=True, slots=True)
+class RunArguments:
+    """The arguments of ``Brain.run``, checked."""
+
+    prompt: str | None
+    history: tuple[Message, ...]
+    deps: Any
+    tenant: str | None
+    run_id: str
+    timeout: float | None
+    approvals: Mapping[str, bool] | None
+
+
+NOTHING = RunArguments(None, (), None, None, "", None, None)
+"""What a run was given whose arguments could not be used."""
+
+
+class Run:
+    """What one run has gathered so far."""
+
+    def __init__(self, arguments: RunArguments, emit: Callable[[RunEvent], None], cpu_rate: Decimal | None) -> None:
+        self.arguments = arguments
+        self.id = arguments.run_id
+        self.emit = emit
+        self.messages: list[Message] = list(arguments.history)
+        self.calls: list[Outcome[Any]] = []
+        self.turns: list[Turn] = []
+        self.wire: list[WireAttempt] = []
+        self.repeats: Counter[tuple[str, str]] = Counter()
+        self.logged = 0
+        """How many of the calls stand in the log."""
+        self.repairs = 0
+        self.meter = CpuMeter()
+        self.last_failure: BaseException | None = None
+        self.observer = Observer(attempt=self._attempt, wire=self.wire.append, ended=self._ended)
+        self._cpu_rate = cpu_rate
+        self._start = time.perf_counter()
+        self.deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
+        loop = asyncio.get_running_loop()
+        self.loop_deadline = None if arguments.timeout is None else loop.time() + arguments.timeout
+
+    def _attempt(self, call_id: str, tool: str, attempt: Attempt) -> None:
+        self.emit(AttemptMade(call_id, tool, attempt))
+
+    def _ended(self, outcome: Outcome[Any], failure: BaseException | None) -> None:
+        self.calls.append(outcome)
+        if isinstance(failure, Exception):
+            self.last_failure = failure
+        logger.debug("%s answered by %s", outcome.tool, outcome.answered_by)
+        self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
+
+    def late(self) -> bool:
+        """Whether the deadline has passed (a timer may ring a moment early)."""
+        return self.deadline is not None and time.monotonic() >= self.deadline - 0.001
+
+    def timeout(self) -> RunTimeout:
+        """The error of a run that is late."""
+        return RunTimeout(f"the run had {self.arguments.timeout:g} s and did not end within them")
+
+    def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> None:
+        """In the order asked, so that the same run writes the same history. What is still open stays unanswered."""
+        self.messages += [tool_message(call.id, answers[call.id]) for call in calls if call.id in answers]
+
+    def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
+        """Give the calls of the last message ids of their own."""
+        renamed = [replace(call, id=f"{call.id}#{index}") for index, call in enumerate(calls)]
+        for entry, call in zip(self.messages[-1]["tool_calls"], renamed, strict=True):
+            entry["id"] = call.id
+        return renamed
+
+    def value_of(self, call_id: str) -> Any:
+        """The typed value of a call of this run, or the JSON one of a call in the history."""
+        for outcome in self.calls:
+            if outcome.call_id == call_id:
+                return outcome.value
+        for message in reversed(self.messages):
+            if message["role"] == "tool" and message.get("tool_call_id") == call_id:
+                try:
+                    return json.loads(message["content"])["value"]
+                except (ValueError, TypeError, KeyError):  # not written by this loop
+                    return message["content"]
+        return None
+
+    def usage(self) -> Usage:
+        """The bill so far."""
+        return Usage.of(
+            self.calls,
+            self.wire,
+            brain_cpu_seconds=self.meter.high,
+            cpu_rate=self._cpu_rate,
+            seconds=time.perf_counter() - self._start,
+        )
+
+    def result(self, output: Any) -> RunResult[Any]:
+        """The run as far as it got."""
+        return RunResult(
+            run_id=self.id,
+            output=output,
+            usage=self.usage(),
+            calls=tuple(self.calls),
+            turns=tuple(self.turns),
+            wire_attempts=tuple(self.wire),
+            messages=tuple(self.messages),
+            new_from=len(self.arguments.history),
+            repairs=self.repairs,
+            tenant=self.arguments.tenant,
+        )
+
+
+def check_arguments(
+    prompt: str | None,
+    history: Sequence[Message] | None,
+    deps: Any,
+    tenant: str | None,
+    session: str | None,
+    run_id: str | None,
+    budget: Any,
+    timeout: float | None,
+    approvals: Mapping[str, bool] | None,
+) -> RunArguments:
+    """Check the arguments of ``Brain.run``. Raises :class:`ConfigurationError` or :class:`PromptError`."""
+    if session is not None:
+        raise NotBuilt("sessions are not built yet; keep result.messages and pass them as history")
+    if budget is not None:
+        raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
+    if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
+        raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
+    for name, text in (("run_id", run_id), ("tenant", tenant)):
+        if text is not None and not isinstance(text, str):
+            raise ConfigurationError(f"{name} is text, not {text!r}")
+    if approvals is not None and not isinstance(approvals, Mapping):
+        raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
+    messages = tuple(history or ())
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise ConfigurationError("history is a list of chat messages, as in result.messages")
+    if prompt is not None:
+        prompt = _checked_prompt(prompt)
+    elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
+        raise PromptError("there is no prompt and nothing to resume; say what is wanted")
+    return RunArguments(prompt, messages, deps, tenant, run_id or uuid.uuid4().hex, timeout, approvals)
+
+
+def _checked_prompt(prompt: str) -> str:
+    if not isinstance(prompt, str):
+        raise PromptError(f"the prompt is {type(prompt).__name__}, not text; decode bytes as UTF-8 first")
+    if not prompt.strip():
+        raise PromptError("the prompt is empty; say what is wanted")
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"the prompt cannot be written as UTF-8 (character {error.start} is half of a pair); decode its source"
+            " again"
+        ) from None
+    return redact(prompt)  # an API key pasted by mistake goes to no model, no tool and no log
