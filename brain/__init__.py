@@ -17,7 +17,7 @@ import specialists as _specialists
 
 if getattr(_specialists, "DISTRIBUTION", None) != "brain-specialists":
     raise ImportError(
-        f"the package 'specialists' found at {list(getattr(_specialists, '__path__', ['?']))[0]!r} is not the one that"
+        f"the package 'specialists' found at {next(iter(getattr(_specialists, '__path__', '?')))!r} is not the one that"
         " brain needs: remove or rename it, then pip install brain-specialists"
     )
 

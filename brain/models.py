@@ -1,8 +1,7 @@
 """Chat models at OpenAI-compatible endpoints.
 
 :class:`OpenAIModel` asks one model at one endpoint. It is safe for concurrent calls from any thread and event loop,
-and after a fork. This module knows nothing of tools, ladders or budgets; what travels is in :mod:`brain.wire`, how it
-travels in :mod:`brain.wire.transport`, one try in :mod:`brain.wire.exchange`, repeated tries in :mod:`brain.wire.retrying`.
+and after a fork. This module knows nothing of tools, ladders or budgets, and is the only door to :mod:`brain.wire`.
 
 Nothing heavy is imported, no connection made and no name resolved before the first question.
 """
@@ -21,7 +20,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Literal
 
-from .wire.endpoints import Endpoint, parse_endpoint
 from .errors import (
     ConfigurationError,
     EndpointRefused,
@@ -36,8 +34,9 @@ from .errors import (
 from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact, redact_logs
 from .prices import Price, load_price_list
-from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
+from .wire.endpoints import Endpoint, parse_endpoint
 from .wire.parsing import request_body
+from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
 
 __all__ = ["PROVIDERS", "OpenAIModel", "model_from_name"]
 

@@ -193,7 +193,9 @@ def _for_a_model(answered: list[_Answered], connected: bool) -> str:
     """What a connected model was, or would have been, asked."""
     if connected:
         asked = sum(len(one.result.turns) for one in answered if one.result)
-        rungs = sum(attempt.rung == "big_model" for one in answered for call in _calls(one) for attempt in call.attempts)
+        rungs = sum(
+            attempt.rung == "big_model" for one in answered for call in _calls(one) for attempt in call.attempts
+        )
         return f"The connected model was asked {asked} times to plan or to answer, and {rungs} times as the last rung."
     whole = [one for one in answered if one.error is not None and not _calls(one)]
     rungs = sum(not call.accepted and call.answered_by != "function" for one in answered for call in _calls(one))

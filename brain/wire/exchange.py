@@ -23,7 +23,6 @@ import openai
 
 from specialists import Cost
 
-from .endpoints import Endpoint
 from ..errors import (
     AuthenticationFailed,
     BrainError,
@@ -38,8 +37,7 @@ from ..errors import (
 from ..events import ModelResponse, TokenUsage, WireAttempt, WireOutcome
 from ..keys import redact
 from ..prices import Price, token_cost
-from .retrying import Try, parse_retry_after
-from .transport import AnswerTooLarge, Flight, RefusedEncoding, flight
+from .endpoints import Endpoint
 from .parsing import (
     MAX_BODY_BYTES,
     MAX_STREAM_BYTES,
@@ -52,6 +50,8 @@ from .parsing import (
     read_completion,
     read_usage,
 )
+from .retrying import Try, parse_retry_after
+from .transport import AnswerTooLarge, Flight, RefusedEncoding, flight
 
 __all__ = ["IDLE_SECONDS", "Exchange"]
 

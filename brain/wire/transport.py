@@ -21,9 +21,9 @@ import anyio
 import httpcore2
 import httpx2
 
+from ..errors import EndpointRefused
 from . import endpoints
 from .endpoints import Endpoint
-from ..errors import EndpointRefused
 
 __all__ = ["AnswerTooLarge", "Flight", "GuardedTransport", "RefusedEncoding", "flight", "make_client"]
 

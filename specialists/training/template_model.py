@@ -1,4 +1,6 @@
-"""Makes the small model that ``brain specialists new`` starts a folder with: ``python -m specialists.training.template_model``.
+"""Makes the small model that ``brain specialists new`` starts a folder with.
+
+Command: ``python -m specialists.training.template_model``.
 
 A network of two layers learns to name a whole root of ``x*x + b*x + c``: easy to check, less easy to find, and the
 whole task fits on one page. Trained with numpy alone in seconds, seeded; ``onnx`` writes the graph. This module knows

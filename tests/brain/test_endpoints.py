@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from brain.wire.endpoints import check_addresses, parse_endpoint
 from brain.errors import EndpointRefused
 from brain.models import OpenAIModel
+from brain.wire.endpoints import check_addresses, parse_endpoint
 
 
 @pytest.mark.parametrize(

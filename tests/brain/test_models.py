@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from brain.wire import retrying
 from brain.errors import (
     AuthenticationFailed,
     BrainProtocolError,
@@ -37,6 +36,7 @@ from brain.events import ModelRequest, TokenUsage
 from brain.models import OpenAIModel, model_from_name
 from brain.prices import Price
 from brain.testing import FakeEndpoint, Fault, call, reply
+from brain.wire import retrying
 from tests.asking import ADD, ask, question
 
 PRICE = Price(input=2, output=8, cache_read="0.5")

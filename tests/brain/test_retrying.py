@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from brain.wire import retrying as module
 from brain.errors import EndpointUnavailable
 from brain.events import ModelResponse, WireAttempt
+from brain.wire import retrying as module
 from brain.wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, parse_retry_after, retrying
 from specialists import Cost
 

@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 
-from brain.wire import endpoints, retrying
 from brain.errors import (
     AuthenticationFailed,
     BrainError,
@@ -36,6 +35,7 @@ from brain.errors import (
 from brain.models import OpenAIModel
 from brain.prices import Price
 from brain.testing import FakeEndpoint, Fault, call, reply
+from brain.wire import endpoints, retrying
 from tests.asking import ADD, Asked, ask
 
 CANARY = "sk-canary-7Zq9'4x\"Lm2"
