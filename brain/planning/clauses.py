@@ -21,11 +21,11 @@ _VERBS = frozenset(stem(word) for word in _VERB_WORDS.split())
 _OPENING = word_set("please would like can i want need to kindly me you we let's use just")
 _ASKING = word_set("what what's who which when where how is are does do can could tell")
 _CUT = re.compile(
-    r"\s*(?:[,;.!?]\s*)?\b(?:and\s+)?"
-    r"(?:then|after that|afterwards|after which|subsequently|once (?:that is|that's) done)\b[,:]?\s+"
-    r"|\s*[;.!?]\s+(?:(?:and|also|next|finally|additionally|secondly|plus)\b,?\s*)*(?=[A-Za-z\"'“])"
-    r"|\s*[,]?\s+(?:and|plus|as well as)\s+(?:(?:also|finally|next|please)\s+)*(?=[A-Za-z])"
-    r"|\s*,\s+(?:(?:also|finally|next)\s+)*(?=[A-Za-z])",
+    r"\s{0,8}(?:[,;.!?]\s{0,8})?\b(?:and\s{1,8})?"
+    r"(?:then|after that|afterwards|after which|subsequently|once (?:that is|that's) done)\b[,:]?\s{1,8}"
+    r"|\s{0,8}[;.!?]\s{1,8}(?:(?:and|also|next|finally|additionally|secondly|plus)\b,?\s{0,8})*(?=[A-Za-z\"'“])"
+    r"|\s{0,8}[,]?\s{1,8}(?:and|plus|as well as)\s{1,8}(?:(?:also|finally|next|please)\s{1,8})*(?=[A-Za-z])"
+    r"|\s{0,8},\s{1,8}(?:(?:also|finally|next)\s{1,8})*(?=[A-Za-z])",
     re.IGNORECASE,
 )
 _BACK = re.compile(

@@ -77,16 +77,10 @@ class Token:
     stem: str
     start: int
     end: int
-
-    @property
-    def is_word(self) -> bool:
-        """Letters, not a number or a mark."""
-        return self.text[0].isalpha()
-
-    @property
-    def is_content(self) -> bool:
-        """A word that carries meaning."""
-        return self.is_word and self.lower not in STOP
+    is_word: bool
+    """Letters, not a number or a mark."""
+    is_content: bool
+    """A word that carries meaning."""
 
 
 def tokenize(text: str, limit: int = 2500) -> list[Token]:
@@ -95,7 +89,9 @@ def tokenize(text: str, limit: int = 2500) -> list[Token]:
     for match in _TOKEN.finditer(text):
         word = match.group()
         lower = word.lower() if len(word) <= MAX_WORD else word
-        tokens.append(Token(word, lower, stem(lower), match.start(), match.end()))
+        is_word = word[0].isalpha()
+        is_content = is_word and lower not in STOP
+        tokens.append(Token(word, lower, stem(lower), match.start(), match.end(), is_word, is_content))
         if len(tokens) >= limit:
             break
     return tokens
