@@ -20,14 +20,14 @@ __all__ = ["THRESHOLD", "Proposal", "completion", "features", "propose", "score_
 THRESHOLD = 0.5
 """A plan whose score is lower is an abstention."""
 
-_BIAS = -4.0
+_BIAS = -4.7
 _WEIGHTS = {
-    "asked": 2.0,
-    "named": 1.5,
-    "purpose": 1.5,
-    "head": 1.0,
-    "share": 1.0,
-    "complete": 1.0,
+    "asked": 1.2,
+    "named": 2.0,
+    "purpose": 2.0,
+    "head": 0.6,
+    "share": 1.2,
+    "complete": 1.2,
     "sure": 1.0,
     "weakest": 0.5,
 }

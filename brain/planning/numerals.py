@@ -178,6 +178,8 @@ def _written(text: str, limit: int) -> list[Numeral]:
     for match in _DIGITS.finditer(text):
         if len(found) >= limit:
             break
+        if found and match.start() < found[-1].end:
+            continue  # the 2 of m/s^2
         digits = match["number"].replace(",", "")
         if len(digits) > 40:
             continue
