@@ -292,9 +292,13 @@ def test_a_forked_child_opens_its_own_session(double: Path, threads: int) -> Non
         inside.wait()
         pid = os.fork()
         if pid == 0:
-            assert model.run_sync(x=row)["y"].tolist() == [[2.0, 2.0, 2.0]]
-            assert asyncio.run(model.run(x=row))["y"].tolist() == [[2.0, 2.0, 2.0]]
-            os._exit(0)  # ONNX Runtime's own destructors do not survive a fork
+            code = 1
+            try:
+                assert model.run_sync(x=row)["y"].tolist() == [[2.0, 2.0, 2.0]]
+                assert asyncio.run(model.run(x=row))["y"].tolist() == [[2.0, 2.0, 2.0]]
+                code = 0
+            finally:
+                os._exit(code)  # ONNX Runtime's own destructors do not survive a fork
         status = os.waitpid(pid, 0)[1]
         release.set()
         assert model.run_sync(x=row)["y"].tolist() == [[2.0, 2.0, 2.0]]
