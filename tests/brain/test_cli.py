@@ -112,7 +112,7 @@ def test_what_machines_read(typed: Typed, here: Path) -> None:
         "sound": True,
         "complete": True,
         "min_confidence": 0.9,
-        "timeout": 2.0,
+        "timeout": 10.0,
         "steps": [],
         "next": None,
     }
@@ -303,7 +303,7 @@ def test_the_traceback_can_be_asked_for(capsys: pytest.CaptureFixture[str], monk
 def test_a_model_run_that_was_given_up_does_not_keep_the_command_from_ending(here: Path) -> None:
     path = here / "root_finder" / "specialist.py"
     text = path.read_text()
-    text = text.replace("async def root_finder", "def root_finder").replace("timeout=2.0", "timeout=0.2")
+    text = text.replace("async def root_finder", "def root_finder").replace("timeout=10.0", "timeout=0.2")
     path.write_text(
         text.replace("    outputs = await model.run(", "    __import__('time').sleep(60)\n    outputs = dict(")
     )
