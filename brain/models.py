@@ -35,6 +35,7 @@ from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact, redact_logs
 from .prices import Price, load_price_list
 from .wire.endpoints import Endpoint, parse_endpoint
+from .wire.naming import as_on_wire, as_registered, wire_names
 from .wire.parsing import request_body
 from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
 
@@ -137,6 +138,8 @@ class OpenAIModel:
         limit = self._max_output_tokens
         if request.max_output_tokens is not None:
             limit = max(1, min(limit, request.max_output_tokens))
+        names = wire_names(request)
+        request = as_on_wire(request, names)
         body, size = self._body(request, limit, stream=on_text is not None)
         own = self._process()
         client = await self._client(own)
@@ -169,7 +172,7 @@ class OpenAIModel:
                 last.error.wire_attempts = tuple(attempts)
             raise last.error
         assert last.response is not None
-        return last.response
+        return as_registered(last.response, names)
 
     async def aclose(self) -> None:
         """Close the connections. The model can be asked again; it then makes new ones."""
