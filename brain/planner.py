@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCall, ToolSchema, WireAttempt
 from .planning.choosing import THRESHOLD, Proposal, completion, features, propose, score_of
-from .planning.clauses import refers_back, split, verb_stems
+from .planning.clauses import reference_goes_first, refers_back, says_something, split, verb_stems
+from .planning.cues import cue
 from .planning.extraction import extract
-from .planning.matching import Profile, profile_of
+from .planning.matching import Profile, fit, profile_of
 from .planning.parameters import Parameter
+from .planning.patterns import near_miss, patterns
 from .planning.references import NoValue, fill, suits
 from .planning.spans import Reading
 
@@ -27,6 +29,10 @@ __all__ = ["THRESHOLD", "Planner"]
 _SURE = 0.45
 """An argument found with less confidence gives way to an earlier step's answer that fits well."""
 _SUITS = 0.4
+_DETOUR = 0.3
+"""What a plan with a further tool must be better by."""
+_HEARD = 0.3
+"""A tool that scores less is no reason to prefer the tool that it could give something to."""
 _MAX_STEPS = 8
 
 
@@ -49,6 +55,15 @@ class _Draft:
         return score_of(figures)
 
 
+@dataclass(frozen=True, slots=True)
+class _Drafted:
+    """The steps in the making, their score, and the clauses of the request that none of them does."""
+
+    drafts: list[_Draft]
+    score: float
+    left_out: Sequence[str] = ()
+
+
 class Planner:
     """A :class:`~brain.events.ChatModel` that needs no key, no network and no model."""
 
@@ -59,19 +74,22 @@ class Planner:
 
     def plan(self, request: str, tools: Sequence[ToolSchema]) -> Plan:
         """The calls that answer ``request``, or none and the reason. The same words and tools give the same plan."""
-        drafts, score = self._drafts(request, tools)
+        drafted = self._drafts(request, tools)
+        drafts, score = drafted.drafts, drafted.score
         if not drafts:
             return Plan((), 0.0, "No tool is registered." if not tools else "The request is empty.")
         for draft in drafts:
             if draft.missing and draft.score >= THRESHOLD:
-                return Plan((), score, _needs(draft))
+                return Plan((), score, _needs(draft, Reading(request)))
         if score < THRESHOLD:
-            return Plan((), score, _no_fit(drafts[0]))
+            return Plan((), score, _no_fit(drafts[0], Reading(request)))
+        if drafted.left_out:
+            return Plan((), score, _cannot(drafted.left_out[0], tools))
         return Plan(_steps(drafts), score)
 
     def draft(self, request: str, tools: Sequence[ToolSchema]) -> tuple[PlanStep, ...]:
         """The calls the planner would make if it could not abstain: for measuring."""
-        return _steps(self._drafts(request, tools)[0])
+        return _steps(self._drafts(request, tools).drafts)
 
     async def ask(
         self,
@@ -117,36 +135,89 @@ class Planner:
     def _abstain(self, reason: str) -> ModelResponse:
         return ModelResponse(None, (), "stop", self.name, abstention=reason)
 
-    def _drafts(self, request: str, tools: Sequence[ToolSchema]) -> tuple[list[_Draft], float]:
+    def _drafts(self, request: str, tools: Sequence[ToolSchema]) -> _Drafted:
         if not tools or not request.strip():
-            return [], 0.0
+            return _Drafted([], 0.0)
         reading = Reading(request)
         profiles = [profile_of(tool) for tool in tools]
         single = _chain(reading, profiles)
-        clauses = split(reading, verb_stems([profile.name for profile in profiles]))
+        clauses = split(reading, verb_stems([profile.name for profile in profiles]), _pattern_places(reading, profiles))
         several = _several(reading, clauses, profiles) if len(clauses) > 1 else None
-        if several is not None:
-            score = min(draft.score for draft in several)
-            if score >= THRESHOLD:
-                return several, score
-        return single, min(draft.score for draft in single)
+        if several is not None and several.score >= THRESHOLD:
+            return several
+        parts, place = [], 0
+        for clause in clauses:
+            place = max(place, request.find(clause, place))
+            parts.append((clause, place, place + len(clause)))
+            place += len(clause)
+        left_out = _left_out(parts, single) if len(clauses) > 1 else []
+        # the last tool is what is asked for; those before it only serve it
+        score = single[-1].score
+        for draft in single[:-1]:
+            score = min(score, 0.7 * single[-1].score + 0.3 * draft.score)
+        return _Drafted(single, score, left_out)
+
+
+def _pattern_places(reading: Reading, profiles: Sequence[Profile]) -> list[tuple[int, int]]:
+    """Where values stand that a parameter's own pattern picks out: a full stop in them ends no sentence."""
+    found = [patterns(reading, p) for profile in profiles for p in profile.parameters if p.pattern is not None]
+    return [(c.start, c.end) for candidates in found for c in candidates]
+
+
+def _left_out(parts: Sequence[tuple[str, int, int]], drafts: Sequence[_Draft]) -> list[str]:
+    """The clauses (with their places in what the drafts were read from) that no draft does anything about."""
+    return [
+        clause
+        for clause, start, end in parts
+        if says_something(clause) and not any(_covers(draft, clause, start, end) for draft in drafts)
+    ]
+
+
+def _covers(draft: _Draft, clause: str, start: int, end: int) -> bool:
+    """Whether a step does what a clause asks for: it took an argument from there, or is called the same."""
+    for name, place in draft.proposal.extraction.chosen.items():
+        if name in draft.arguments and start <= place.start < end and place.source != "whole":
+            return True
+    reading = Reading(clause)
+    profile = draft.proposal.profile
+    fitting = fit(reading, profile, ())
+    return fitting.asked >= 0.5 or (fitting.asked >= 0.3 and fitting.head >= 0.7)
 
 
 def _chain(reading: Reading, profiles: Sequence[Profile]) -> list[_Draft]:
     """The best tool, after the tools whose answers its missing arguments can come from."""
     proposals = propose(reading, profiles)
-    best = proposals[0]
+    best: tuple[float, list[_Draft]] | None = None
+    for proposal in proposals[:4]:
+        drafts = _provided(reading, proposal, proposals)
+        rank = proposal.rank
+        feeble = any(draft.proposal.score < _HEARD for draft in drafts[:-1])
+        if len(drafts) > 1 and proposal.extraction.missing and not feeble:
+            rank += completion(len(proposal.extraction.missing), proposal.profile) - _DETOUR
+        if best is None or rank > best[0]:
+            best = (rank, drafts)
+    assert best is not None
+    return best[1]
+
+
+def _provided(reading: Reading, best: Proposal, proposals: Sequence[Proposal]) -> list[_Draft]:
+    """A tool after those whose answers it lacks, or whose answers are better than what the request seems to give."""
     draft = _draft(best)
-    if not draft.missing or len(profiles) < 2:
-        return [draft]
     drafts: list[_Draft] = []
-    for name in list(draft.missing):
+    guessed = [p.name for p in best.profile.parameters if p.required and p.name in draft.arguments]
+    for name in [*draft.missing, *guessed]:
         parameter = _parameter(best.profile, name)
         options = []
-        for other in proposals[1:]:
-            if other.extraction.missing or not any(p.required for p in other.profile.parameters):
+        for other in proposals:
+            if other is best or other.extraction.missing or not any(p.required for p in other.profile.parameters):
                 continue
             fitting = suits(other.profile.tool.returns, other.profile.name, parameter) if parameter else 0.0
+            if name in draft.missing and _share_a_stretch(other, best):
+                continue
+            if name in guessed and not (
+                parameter and fitting >= 0.9 and _knows_better(reading, other, best, parameter)
+            ):
+                continue
             if fitting >= 0.7:
                 options.append((fitting + 0.5 * other.fit.named + 0.3 * other.fit.purpose, other))
         if not options:
@@ -157,33 +228,74 @@ def _chain(reading: Reading, profiles: Sequence[Profile]) -> list[_Draft]:
             drafts.append(_draft(provider))
             index = len(drafts) - 1
         draft.references[name] = index
-        draft.missing.remove(name)
-    return [draft] if draft.missing else [*drafts, draft]
+        if name in draft.missing:
+            draft.missing.remove(name)
+        draft.arguments.pop(name, None)
+    return [_draft(best)] if draft.missing else [*drafts, draft]
 
 
-def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profile]) -> list[_Draft] | None:
+def _share_a_stretch(first: Proposal, second: Proposal) -> bool:
+    """Whether two tools took one stretch of the request: it is then an argument of one of them only."""
+    return any(
+        one.exclusive and other.exclusive and one.start < other.end and other.start < one.end
+        for one in first.extraction.chosen.values()
+        for other in second.extraction.chosen.values()
+    )
+
+
+def _knows_better(reading: Reading, other: Proposal, best: Proposal, parameter: Parameter) -> bool:
+    """Whether the value taken for ``parameter`` is rather an argument of ``other``, whose answer has it by name.
+
+    Not where the request names the parameter beside the value, nor where ``other`` is itself asked by that name.
+    """
+    place = best.extraction.chosen.get(parameter.name)
+    if place is None or place.source in ("pattern", "pair", "option"):
+        return False
+    if any(p.name == parameter.name for p in other.profile.parameters):
+        return False
+    if max(cue(reading, place.start, place.end, replace(parameter, described=()), frozenset())) >= 0.5:
+        return False
+    sure = best.extraction.confidence[parameter.name]
+    for name, theirs in other.extraction.chosen.items():
+        same = theirs.start < place.end and place.start < theirs.end
+        if (same or sure < _SURE) and other.extraction.confidence[name] >= sure:
+            return True
+    return False
+
+
+def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profile]) -> _Drafted | None:
     """One step for each clause that a tool fits; a clause that none fits is read together with the one before it."""
-    groups: list[str] = []
+    groups: list[list[str]] = []
     for clause in clauses:
         reading_of = Reading(clause)
-        fits = any(_worth(p) for p in propose(reading_of, profiles, whole_text=False)[:1])
+        fits = any(_worth(p) for p in propose(reading_of, profiles, whole_text=False)[:3])
         if groups and not fits:
-            groups[-1] = f"{groups[-1]}. {clause}"
+            groups[-1].append(clause)
         else:
-            groups.append(clause)
+            groups.append([clause])
     if len(groups) < 2 or len(groups) > _MAX_STEPS:
         return None
     drafts: list[_Draft] = []
-    for group in groups:
+    left_out: list[str] = []
+    for members in groups:
+        group = ". ".join(members)
         part = Reading(group)
         draft, best = _best_step(part, profiles, drafts, reading, group)
         if draft.missing:
             return None
         again = [d for d in drafts if d.proposal.name == draft.proposal.name]
-        if again and (best.extraction.missing or any(_same(d.arguments, draft.arguments) for d in again)):
+        if again and (
+            (best.extraction.missing and not draft.references)
+            or any(_same(d.arguments, draft.arguments) for d in again)
+        ):
             return None
         drafts.append(draft)
-    return drafts if len(drafts) > 1 else None
+        parts, place = [], 0
+        for clause in members:
+            parts.append((clause, place, place + len(clause)))
+            place += len(clause) + 2
+        left_out += _left_out(parts, [draft]) if len(members) > 1 else []
+    return _Drafted(drafts, min(draft.score for draft in drafts), left_out) if len(drafts) > 1 else None
 
 
 def _worth(proposal: Proposal) -> bool:
@@ -239,9 +351,12 @@ def _borrow(draft: _Draft, earlier: Sequence[_Draft], request: Reading, clause: 
         for index, step in enumerate(earlier):
             fitting = suits(step.proposal.profile.tool.returns, step.proposal.profile.name, parameter)
             wanted.append((fitting + (0.3 if back else 0.1), index, name))
-    for fitting, index, name in sorted(wanted, key=lambda entry: (-entry[0], -entry[1])):
-        if name in draft.references or ((index, "") in taken and not back):
+    lacked = set(draft.missing)
+    for fitting, index, name in sorted(wanted, key=lambda entry: (entry[2] not in lacked, -entry[0], -entry[1])):
+        if name in draft.references or ((index, "") in taken and not (back and name in draft.missing)):
             continue
+        if name not in draft.missing and draft.references:
+            continue  # a value that was found is not given up while the answer has a place already
         floor = _SUITS if name in draft.missing else 0.75
         reuse = rest.confidence.get(name, 0.0) - 0.1
         if fitting < floor or (name in draft.missing and reuse > fitting):
@@ -251,10 +366,33 @@ def _borrow(draft: _Draft, earlier: Sequence[_Draft], request: Reading, clause: 
         draft.arguments.pop(name, None)
         if name in draft.missing:
             draft.missing.remove(name)
+    _order(draft, clause)
     for name in list(draft.missing):
         if name in rest.arguments and rest.confidence[name] >= _SURE:
             draft.arguments[name] = rest.arguments[name]
             draft.missing.remove(name)
+
+
+def _order(draft: _Draft, clause: str) -> None:
+    """Which of two alike parameters gets the earlier answer and which the value, by how the clause puts them."""
+    parameters = draft.proposal.profile.parameters
+    chosen = draft.proposal.extraction.chosen
+    for name, index in list(draft.references.items()):
+        takes = _parameter(draft.proposal.profile, name)
+        others = [
+            p
+            for p in parameters
+            if takes and p.name in draft.arguments and p.name in chosen and p.kind == takes.kind and p.is_numeric
+            and (p.minimum, p.maximum, p.unit) == (takes.minimum, takes.maximum, takes.unit)
+            and p.required == takes.required and draft.proposal.extraction.confidence[p.name] < _SURE
+        ]  # fmt: skip
+        if takes is None or len(others) != 1:
+            continue
+        first = reference_goes_first(clause, chosen[others[0].name].start)
+        if first != (parameters.index(takes) < parameters.index(others[0])):
+            draft.arguments[name] = draft.arguments.pop(others[0].name)
+            del draft.references[name]
+            draft.references[others[0].name] = index
 
 
 def _parameter(profile: Profile, name: str) -> Parameter | None:
@@ -265,13 +403,30 @@ def _steps(drafts: Sequence[_Draft]) -> tuple[PlanStep, ...]:
     return tuple(PlanStep(d.proposal.name, d.arguments, d.references) for d in drafts)
 
 
-def _needs(draft: _Draft) -> str:
+def _needs(draft: _Draft, request: Reading) -> str:
+    for name in draft.missing:
+        parameter = _parameter(draft.proposal.profile, name)
+        nearly = near_miss(request, parameter) if parameter else ""
+        if nearly:
+            return f"{draft.proposal.name} needs {name!r} {nearly}."
     names = ", ".join(repr(name) for name in draft.missing)
     return f"{draft.proposal.name} needs {names}, which the request does not give."
 
 
-def _no_fit(draft: _Draft) -> str:
+def _cannot(clause: str, tools: Sequence[ToolSchema]) -> str:
+    """Why a part of the request would go undone."""
+    reading = Reading(clause)
+    best = propose(reading, [profile_of(tool) for tool in tools], whole_text=False)[0]
+    part = _shown(" ".join(clause.split()), 100)
+    if best.extraction.missing and _worth(best):
+        return f"One part of the request cannot be done, {part!r}: {_needs(_draft(best), reading)}"
+    return f"No tool does this part of the request: {part!r}."
+
+
+def _no_fit(draft: _Draft, request: Reading) -> str:
     if draft.missing:
+        if any(p.name in draft.missing and near_miss(request, p) for p in draft.proposal.profile.parameters):
+            return _needs(draft, request)
         names = ", ".join(repr(name) for name in draft.missing)
         return f"No tool fits the request; the nearest, {draft.proposal.name}, would need {names}."
     return f"No tool fits the request; the nearest is {draft.proposal.name}."
@@ -343,6 +498,6 @@ def _sentence(steps: Sequence[PlanStep], values: Mapping[int, Any]) -> str:
     return " ".join(parts)
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, limit: int = 400) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 400 else text[:399] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

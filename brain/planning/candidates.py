@@ -47,7 +47,7 @@ def options(reading: Reading, parameter: Parameter) -> list[Candidate]:
             if any(n.start <= start and end <= n.end for n in reading.numerals):
                 score -= 0.3
             left, right = cue(reading, start, end, parameter, frozenset())
-            score += 0.2 * max(left, right)
+            score += 0.2 * max(left, right) + preposition_fit(reading.word_before(start), parameter.position)
             if _denied(reading, start):
                 score -= 0.5
             if best is None or score > best.score:

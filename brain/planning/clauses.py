@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .spans import Reading
-from .wording import likeness, stem, word_set
+from .wording import FAINT, likeness, stem, word_set
 
-__all__ = ["refers_back", "split"]
+__all__ = ["reference_goes_first", "refers_back", "says_something", "split", "verb_stems"]
 
 _VERB_WORDS = """find get calculate compute show give tell search determine list create convert translate book order
     buy send make check add update delete generate predict estimate analyze retrieve fetch look solve play draw plot
@@ -35,10 +35,11 @@ _BACK = re.compile(
 )
 
 
-def split(reading: Reading, verbs: Iterable[str]) -> list[str]:
+def split(reading: Reading, verbs: Iterable[str], whole: Sequence[tuple[int, int]] = ()) -> list[str]:
     """The clauses of a request that each begin with a verb or a question word, in order; one if there are no more.
 
-    ``verbs`` are stems of the tools' own verbs. Quotations and brackets are never cut.
+    ``verbs`` are stems of the tools' own verbs. Quotations, brackets and the stretches ``whole`` are
+    never cut.
     """
     text = reading.text
     head = reading.head
@@ -48,8 +49,12 @@ def split(reading: Reading, verbs: Iterable[str]) -> list[str]:
     for match in _CUT.finditer(head):
         if any(start < match.end() and match.start() < end for start, end in closed):
             continue
+        # a mark that belongs to a value before it ("… 3.76. and then") is not part of the cut
+        low = max((end for start, end in whole if start < match.start() < end < match.end()), default=match.start())
+        if any(start < match.end() and low < end for start, end in whole):
+            continue
         if _begins_request(head[match.end() : match.end() + 60], known, loose="then" in match.group().lower()):
-            cuts.append((match.start(), match.end()))
+            cuts.append((low, match.end()))
         if len(cuts) >= 7:
             break
     parts, start = [], 0
@@ -76,6 +81,43 @@ def _begins_request(text: str, verbs: frozenset[str] | set[str], *, loose: bool)
 def refers_back(clause: str) -> bool:
     """Whether a clause speaks of what an earlier one gave: ``email it``, ``the result``."""
     return bool(_BACK.search(clause[:2000]))
+
+
+_WORKED_ON = word_set("to from of in into on onto for at")
+_WORKED_WITH = word_set("by with than using")
+
+
+def reference_goes_first(clause: str, place: int) -> bool:
+    """Whether the earlier answer that ``clause`` speaks of comes before the value at ``place`` among alike parameters.
+
+    ``Add 10 to the result`` and ``divide it by 2`` work on the answer; ``divide 100 by it`` works with it.
+    """
+    found = _BACK.search(clause[:2000])
+    if found is None:
+        return True
+    before = re.findall(r"[A-Za-z]+", clause[max(0, found.start() - 30) : found.start()])
+    preposition = before[-1].lower() if before else ""
+    if preposition in _WORKED_WITH:
+        return False
+    return preposition in _WORKED_ON or found.start() < place
+
+
+_MANNERS = word_set(
+    """
+    please thank thanks let me know tell show give explain answer result results back sure kindly help quick quickly
+    fast soon urgent important step steps work
+    """
+)
+
+
+def says_something(clause: str) -> bool:
+    """Whether a clause asks for anything beyond politeness and the answer itself (``show me the result``)."""
+    tokens = Reading(clause).tokens
+    rest = [t for t in tokens if t.is_content and t.lower not in _MANNERS]
+    return any(t.lower not in FAINT for t in rest) and not (tokens and tokens[0].lower in _EXPLAINING)
+
+
+_EXPLAINING = word_set("it it's this that these those i i'm we he she they there")
 
 
 def verb_stems(names: Sequence[Sequence[str]]) -> set[str]:

@@ -16,7 +16,10 @@ __all__ = ["Candidate", "cue", "naming", "preposition_fit"]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A value and how well it fits. ``exclusive``: no other parameter may use the same stretch of the request."""
+    """A value and how well it fits. ``exclusive``: no other parameter may use the same stretch of the request.
+
+    ``group``: parameters of one group do not share a stretch either, exclusive or not.
+    """
 
     value: Any
     score: float
@@ -24,6 +27,7 @@ class Candidate:
     end: int
     exclusive: bool = True
     source: str = ""
+    group: str = ""
 
 
 _FAINT_STEMS = frozenset(stem(word) for word in FAINT)

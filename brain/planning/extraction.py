@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .candidates import flags, options
 from .cues import Candidate, cue
 from .parameters import Parameter
-from .patterns import patterns
 from .quantities import numbers
 from .spans import Reading
 from .texts import texts
@@ -39,13 +38,15 @@ class Extraction:
     confidence: Mapping[str, float]
     missing: tuple[str, ...]
     spans: tuple[tuple[int, int], ...]
+    chosen: Mapping[str, Candidate] = field(default_factory=dict)
+    """By parameter, where its value stands in the request."""
 
 
 @dataclass(frozen=True)
 class _State:
     score: float = 0.0
     chosen: tuple[tuple[Parameter, Candidate], ...] = ()
-    taken: tuple[tuple[int, int], ...] = ()
+    taken: tuple[Candidate, ...] = ()
     last: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -73,11 +74,12 @@ def extract(
         confidence[top] = min(confidence.get(top, 1.0), max(0.0, min(1.0, candidate.score)))
     missing = [p.name for p in parameters if p.required and p.name not in arguments]
     found = {leaf.path for leaf, _ in chosen}
+    places = {leaf.path[0]: candidate for leaf, candidate in chosen}
     for leaf in leaves:
         top = leaf.path[0]
         if len(leaf.path) > 1 and leaf.required and leaf.path not in found and top in arguments:
             missing.append(".".join(leaf.path))
-    return Extraction(arguments, confidence, tuple(missing), tuple((c.start, c.end) for _, c in chosen))
+    return Extraction(arguments, confidence, tuple(missing), tuple((c.start, c.end) for _, c in chosen), places)
 
 
 def _leaves(parameters: Sequence[Parameter]) -> Iterator[Parameter]:
@@ -91,7 +93,11 @@ def _leaves(parameters: Sequence[Parameter]) -> Iterator[Parameter]:
 
 def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]) -> _State:
     beam = [_State()]
-    choices = {leaf.path: _choices(reading, leaf, known) for leaf in leaves}
+    groups = _grouped(leaves)
+    choices = {
+        leaf.path: [replace(c, group=groups.get(leaf.path, "")) for c in _choices(reading, leaf, known)]
+        for leaf in leaves
+    }
     # required parameters first, those with few candidates before those with many, so that nothing optional or vague
     # takes the only value a required one could have
     for leaf in leaves:
@@ -108,7 +114,8 @@ def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
                 gain = candidate.score if leaf.required else candidate.score - floor + 0.1
                 if candidate.start >= before:
                     gain += _ORDER
-                taken = (*state.taken, (candidate.start, candidate.end)) if candidate.exclusive else state.taken
+                holds = candidate.exclusive or candidate.group
+                taken = (*state.taken, candidate) if holds else state.taken
                 grown.append(
                     _State(
                         state.score + gain,
@@ -122,8 +129,22 @@ def _assign(reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
     return beam[0]
 
 
-def _overlaps(candidate: Candidate, taken: Sequence[tuple[int, int]]) -> bool:
-    return candidate.exclusive and any(candidate.start < end and start < candidate.end for start, end in taken)
+def _overlaps(candidate: Candidate, taken: Sequence[Candidate]) -> bool:
+    return any(
+        ((candidate.exclusive and other.exclusive) or (candidate.group and candidate.group == other.group))
+        and candidate.start < other.end
+        and other.start < candidate.end
+        for other in taken
+    )
+
+
+def _grouped(leaves: Sequence[Parameter]) -> dict[tuple[str, ...], str]:
+    """The group of each parameter that shares its closed list of options with another: one mention fills only one."""
+    members: dict[str, list[tuple[str, ...]]] = {}
+    for leaf in leaves:
+        if leaf.is_closed:
+            members.setdefault(repr([option.value for option in leaf.options]), []).append(leaf.path)
+    return {path: group for group, paths in members.items() if len(paths) > 1 for path in paths}
 
 
 def _choices(reading: Reading, leaf: Parameter, known: frozenset[str]) -> list[Candidate]:
@@ -198,12 +219,7 @@ def _arrays(reading: Reading, leaf: Parameter, known: frozenset[str]) -> list[Ca
         return found
     if item.is_closed:
         return found + _several_options(reading, item)
-    if item.pattern is not None:
-        singles = patterns(reading, item)
-    elif item.is_numeric:
-        singles = numbers(reading, item)
-    else:
-        singles = texts(reading, item, known)
+    singles = numbers(reading, item) if item.is_numeric else texts(reading, item, known)
     singles = [c for c in singles if c.score > 0.05 and not any(s.start <= c.start < s.end for s in reading.literals)]
     for run in _runs(reading, singles):
         score = max(c.score for c in run) + (0.15 if len(run) > 1 else -0.12)

@@ -96,11 +96,12 @@ def fit(
 ) -> Fit:
     """How well ``profile`` fits ``reading``, whose stretches ``used`` have become arguments."""
     rare = rare or {}
-    tokens = reading.tokens[:400]
+    tokens, verbs = reading.worded
+    tokens = tokens[:400]
     content = [t for t in tokens if t.is_content]
     quoted = [(q.start, q.end) for q in reading.quotes if " " in q.value]  # what is quoted is data, not the request
     free = [t for t in content if not any(start <= t.start < end for start, end in (*used, *quoted))]
-    heads = set(heads_of(tokens))
+    heads = verbs or set(heads_of(tokens))
     asked = total = 0.0
     for token in free:
         weight = _weight(token) * rare.get(token.stem, 1.0)
@@ -167,4 +168,5 @@ def heads_of(tokens: Sequence[Token]) -> list[int]:
         index += 1
         if len(run) > 6:
             break
-    return [t.start for t in run[-1:]]
+    telling = [t for t in run if t.stem not in _FAINT_STEMS]  # "add the result" is about adding
+    return [t.start for t in (telling or run)[-1:]]

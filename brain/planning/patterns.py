@@ -1,21 +1,66 @@
-"""Which stretches of a request the ``pattern`` of a parameter matches, also when broken into lines or spaced out."""
+"""Which stretches of a request the ``pattern`` of a parameter matches, also when broken into lines or spaced out.
+
+A match is evidence only as far as the pattern is selective: one that matches ordinary words or any number says what a
+value may look like, not where it stands.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from .cues import Candidate
 from .parameters import Parameter
 from .spans import Reading
 
-__all__ = ["patterns"]
+__all__ = ["is_loose", "near_miss", "patterns"]
+
+_PROSE = (
+    *("of the and desk word order table please message question", "Paris", "Message"),
+    *("The message", "order of the table", "the question is which desk should have this message, please"),
+)
+_PROBES = (*_PROSE[0].split(), *_PROSE[1:])
+_NUMBERS = ("7", "42", "365", "2024", "90210", "123456")
+
+
+@lru_cache(maxsize=1024)
+def is_loose(pattern: re.Pattern[str]) -> bool:
+    """Whether ordinary words, or numbers of any length, match ``pattern``."""
+    words = sum(pattern.search(probe) is not None for probe in _PROBES)
+    return words >= 2 or sum(pattern.search(probe) is not None for probe in _NUMBERS) >= 4
+
+
+_REPEATED = re.compile(r"\^?(?P<one>\[(?:[^\]\\]|\\.)+\]|\\[dwsDWS])\{(?P<low>\d+)(?:(?P<more>,)(?P<high>\d*))?\}\$?")
+
+
+def near_miss(reading: Reading, parameter: Parameter) -> str:
+    """What is wrong with the stretch that the parameter's ``pattern`` nearly matches, where its length is: or nothing.
+
+    Told for patterns that repeat one class of characters, such as ``^[0-9.]{81}$``.
+    """
+    pattern = parameter.pattern
+    shape = _REPEATED.fullmatch(pattern.pattern) if pattern else None
+    if shape is None or pattern is None:
+        return ""
+    low = int(shape["low"])
+    high = (int(shape["high"]) if shape["high"] else None) if shape["more"] else low
+    allowed = re.compile(f"{shape['one']}+")
+    fitting = [text for _, _, text in _stretches(reading) if len(text) * 2 > low and allowed.fullmatch(text)]
+    if is_loose(allowed):
+        fitting = [text for text in fitting if not text.isalpha()]
+    if not fitting:
+        return ""
+    size = min((len(text) for text in fitting), key=lambda length: (abs(length - low), -length))
+    wanted = f"{low}" if high == low else f"at least {low}" if high is None else f"{low} to {high}"
+    plural = "" if wanted == "1" else "s"
+    return f"({wanted} character{plural} of {shape['one']}); the request has one of {size}"
 
 
 def patterns(reading: Reading, parameter: Parameter) -> list[Candidate]:
     """Stretches that the parameter's ``pattern`` matches, also when they were broken into lines or spaced out."""
     pattern = parameter.pattern
-    if pattern is None:
+    if pattern is None or is_loose(pattern):
         return []
     found = []
     for start, end, text in _stretches(reading):

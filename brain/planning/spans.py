@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from .moments import Moment, find_dates, find_times
 from .numerals import Numeral, find_numerals
+from .operators import worded
 from .wording import STOP, Token, tokenize, word_set
 
 __all__ = ["READ", "Reading", "Span"]
@@ -91,6 +92,11 @@ class Reading:
     @cached_property
     def tokens(self) -> list[Token]:
         return tokenize(self.head)
+
+    @cached_property
+    def worded(self) -> tuple[list[Token], frozenset[int]]:
+        """The tokens with words that stand for a verb (``plus``) read as it, and where those are."""
+        return worded(self.head, self.tokens, self.numerals)
 
     @cached_property
     def numerals(self) -> list[Numeral]:

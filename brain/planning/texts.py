@@ -10,7 +10,7 @@ from .candidates import dates, options, times
 from .cues import Candidate, cue, preposition_fit
 from .numerals import unit_in
 from .parameters import Parameter
-from .patterns import patterns
+from .patterns import is_loose, patterns
 from .spans import Reading, Span
 from .wording import STOP, country_of, currency_code, is_name_of, likeness, stem, tokenize, word_set
 
@@ -40,8 +40,15 @@ _SUFFIXES = word_set("inc inc. ltd ltd. llc corp corp. gmbh co co. plc company c
 
 def texts(reading: Reading, parameter: Parameter, known: frozenset[str]) -> list[Candidate]:
     """Candidates for a text parameter. ``known``: stems of the tool's own words, which describe and are no value."""
-    if parameter.pattern is not None:
-        return patterns(reading, parameter)
+    pattern = parameter.pattern
+    if pattern is None:
+        return _texts(reading, parameter, known)
+    if is_loose(pattern):
+        return [c for c in _texts(reading, parameter, known) if pattern.search(str(c.value))]
+    return patterns(reading, parameter)
+
+
+def _texts(reading: Reading, parameter: Parameter, known: frozenset[str]) -> list[Candidate]:
     found = options(reading, parameter)
     if parameter.is_closed:
         return found
