@@ -211,6 +211,8 @@ def _provided(reading: Reading, best: Proposal, proposals: Sequence[Proposal]) -
         for other in proposals:
             if other is best or other.extraction.missing or not any(p.required for p in other.profile.parameters):
                 continue
+            if any(place.source == "whole" for place in other.extraction.chosen.values()):
+                continue
             fitting = suits(other.profile.tool.returns, other.profile.name, parameter) if parameter else 0.0
             if name in draft.missing and _share_a_stretch(other, best):
                 continue
@@ -379,12 +381,13 @@ def _order(draft: _Draft, clause: str) -> None:
     chosen = draft.proposal.extraction.chosen
     for name, index in list(draft.references.items()):
         takes = _parameter(draft.proposal.profile, name)
+        called = {t.stem for t in Reading(clause).tokens if t.is_content} - draft.proposal.profile.own
         others = [
             p
             for p in parameters
             if takes and p.name in draft.arguments and p.name in chosen and p.kind == takes.kind and p.is_numeric
             and (p.minimum, p.maximum, p.unit) == (takes.minimum, takes.maximum, takes.unit)
-            and p.required == takes.required and draft.proposal.extraction.confidence[p.name] < _SURE
+            and p.required == takes.required and called.isdisjoint((*p.words, *takes.words))
         ]  # fmt: skip
         if takes is None or len(others) != 1:
             continue

@@ -18,6 +18,7 @@ from .parameters import Parameter
 from .quantities import numbers
 from .spans import Reading
 from .texts import texts
+from .wording import FAINT
 
 __all__ = ["Extraction", "extract"]
 
@@ -61,7 +62,7 @@ def extract(
     state = _assign(reading, leaves, known)
     chosen = list(state.chosen)
     if whole_text and not any(leaf.kind == "string" for leaf, _ in chosen):
-        last_resort = _whole_text(reading, leaves, chosen)
+        last_resort = _whole_text(reading, leaves, known)
         chosen += [last_resort] if last_resort else []
     arguments: dict[str, Any] = {}
     confidence: dict[str, float] = {}
@@ -295,11 +296,14 @@ def _runs(reading: Reading, singles: Sequence[Candidate]) -> Iterator[list[Candi
 
 
 def _whole_text(
-    reading: Reading, leaves: Sequence[Parameter], chosen: Sequence[tuple[Parameter, Candidate]]
+    reading: Reading, leaves: Sequence[Parameter], known: frozenset[str]
 ) -> tuple[Parameter, Candidate] | None:
     """The request itself for a tool that asks for a text and nothing else in words."""
     wanting = [leaf for leaf in leaves if leaf.required and leaf.kind == "string"]
     if len(wanting) != 1 or wanting[0].role != "text" or wanting[0].pattern or wanting[0].options:
         return None
+    said = [t.stem for t in reading.tokens if t.is_content and t.lower not in FAINT]
+    if said and sum(word in known for word in said) * 2 >= len(said):
+        return None  # it speaks of the tool, and is not what the tool is to read
     text = reading.text.strip()
     return (wanting[0], Candidate(text, 0.35, 0, len(reading.text), exclusive=False, source="whole")) if text else None

@@ -121,7 +121,7 @@ def unit_in(text: str) -> str:
         unit = _unit(word)
         if not unit:
             continue
-        before = text[: match.start()].rstrip(" (").lower()
+        before = " " + text[: match.start()].rstrip(" (").lower()
         spelled = len(word) > 2 or "/" in word
         if before.endswith((" in", "of", "per", "as", "number of")) and not (len(word) == 1 and word.islower()):
             return unit

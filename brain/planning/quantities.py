@@ -21,6 +21,7 @@ _MONEY = word_set(
     profit capit asset liabil equiti expens balanc contribut dividend debt earn cash rent
     """
 )
+_ANY_AMOUNT = word_set("valu amount level")
 _RATE = word_set(
     "rate percent percentag interest return yield discount tax ratio probabl alpha growth margin inflat level"
 )
@@ -178,7 +179,7 @@ def _unit_fit(numeral: Numeral, parameter: Parameter) -> float:
             score += 0.1
         elif any(words & other for name, other in _DIMENSIONS.items() if name != kind):
             score -= 0.4
-        elif words & _MONEY or words & _RATE:
+        elif (words - _ANY_AMOUNT) & _MONEY or words & _RATE:
             score -= 0.35
         elif kind == "time":
             score -= 0.2
