@@ -17,7 +17,7 @@ from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCa
 from .planning.choosing import THRESHOLD, Proposal, completion, features, propose, score_of
 from .planning.clauses import reference_goes_first, refers_back, says_something, split, verb_stems
 from .planning.cues import cue
-from .planning.extraction import extract
+from .planning.extraction import coordinated, extract
 from .planning.matching import Profile, fit, profile_of
 from .planning.parameters import Parameter
 from .planning.patterns import near_miss, patterns
@@ -153,6 +153,10 @@ class Planner:
         left_out = _left_out(parts, single) if len(clauses) > 1 else []
         # the last tool is what is asked for; those before it only serve it
         score = single[-1].score
+        if len(single) == 1 and not single[0].missing:
+            proposal = single[0].proposal
+            more = coordinated(reading, proposal.profile.parameters, proposal.extraction)
+            single = [_Draft(proposal, arguments) for arguments in more] or single
         for draft in single[:-1]:
             score = min(score, 0.7 * single[-1].score + 0.3 * draft.score)
         return _Drafted(single, score, left_out)

@@ -20,7 +20,7 @@ from .spans import Reading
 from .texts import texts
 from .wording import FAINT
 
-__all__ = ["Extraction", "extract"]
+__all__ = ["Extraction", "coordinated", "extract"]
 
 _REQUIRED_FLOOR = 0.22
 _OPTIONAL_FLOOR = 0.62
@@ -81,6 +81,73 @@ def extract(
         if len(leaf.path) > 1 and leaf.required and leaf.path not in found and top in arguments:
             missing.append(".".join(leaf.path))
     return Extraction(arguments, confidence, tuple(missing), tuple((c.start, c.end) for _, c in chosen), places)
+
+
+_AND = re.compile(
+    r"[\"'”’)]?\s*(?:,|,?\s*and|,?\s*as well as|&)\s*(?:also\s+)?(?:the\s+)?(?P<word>[a-z]+\s+)?[\"'“‘(]?",
+    re.IGNORECASE,
+)
+_MOST = 8
+
+
+def coordinated(reading: Reading, parameters: Sequence[Parameter], found: Extraction) -> list[dict[str, Any]]:
+    """Arguments for several calls, where the request joins one value to others: ``in Paris and in Rome``; else none.
+
+    Only where one required parameter has a value that is joined to others of its own sort which no parameter took.
+    """
+    taken = list(found.chosen.values())
+    for parameter in parameters:
+        first = found.chosen.get(parameter.name)
+        if not parameter.required or first is None or parameter.kind not in ("string", "integer", "number"):
+            continue
+        if first.source == "whole" or first.score < 0.3 or reading.word_before(first.start) == "between":
+            continue
+        others = [
+            c
+            for c in _choices(reading, parameter, frozenset(), 40)
+            if c.source == first.source
+            and _same_looks(c.value, first.value)
+            and c.value != first.value
+            and not any(c.start < other.end and other.start < c.end for other in taken)
+        ]
+        ordered = sorted([first, *others], key=lambda c: (c.start, -c.score))
+        for head in ordered[: ordered.index(first) + 1]:
+            row = _row(reading, head, ordered)
+            if len(row) > 1 and first in row:
+                return [{**found.arguments, parameter.name: candidate.value} for candidate in row]
+    return []
+
+
+def _row(reading: Reading, head: Candidate, ordered: Sequence[Candidate]) -> list[Candidate]:
+    """``head`` and what the request joins to it."""
+    row = [head]
+    joints: list[str] = []
+    for candidate in ordered:
+        if len(row) >= _MOST or candidate.start < row[-1].end:
+            continue
+        between = reading.text[row[-1].end : candidate.start]
+        joined = _AND.fullmatch(between) if len(between) < 40 else None
+        word = (joined["word"] or "").strip().lower() if joined else ""
+        if joined is None or (word and word != reading.word_before(head.start)):
+            continue
+        row.append(candidate)
+        joints.append("and" if word or re.search(r"(?i)\band\b|&|as well", between) else ",")
+    return _listed(row, joints)
+
+
+def _listed(row: list[Candidate], joints: Sequence[str]) -> list[Candidate]:
+    """The members of a list: ``a, b and c``. A comma alone adds no member: ``Miami, Florida`` is one place."""
+    if joints == [",", "and", ","]:
+        return row[::2]  # "Paris, France and Rome, Italy"
+    return row if joints and joints[-1] == "and" else row[:1]
+
+
+def _same_looks(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    return not isinstance(one, str) or (
+        one[:1].isupper() == other[:1].isupper() and one[:1].isalpha() == other[:1].isalpha()
+    )
 
 
 def _leaves(parameters: Sequence[Parameter]) -> Iterator[Parameter]:
@@ -148,14 +215,14 @@ def _grouped(leaves: Sequence[Parameter]) -> dict[tuple[str, ...], str]:
     return {path: group for group, paths in members.items() if len(paths) > 1 for path in paths}
 
 
-def _choices(reading: Reading, leaf: Parameter, known: frozenset[str]) -> list[Candidate]:
+def _choices(reading: Reading, leaf: Parameter, known: frozenset[str], most: int = _PER_PARAMETER) -> list[Candidate]:
     found = [*_paired(reading, leaf), *_candidates(reading, leaf, known)]
     found.sort(key=lambda candidate: (-candidate.score, candidate.start))
     kept: list[Candidate] = []
     for candidate in found:
         if not any(k.start == candidate.start and k.end == candidate.end and k.value == candidate.value for k in kept):
             kept.append(candidate)
-        if len(kept) >= _PER_PARAMETER:
+        if len(kept) >= most:
             break
     return kept
 

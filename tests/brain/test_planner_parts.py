@@ -195,3 +195,26 @@ def test_politeness_is_no_part(request_: str) -> None:
 )  # fmt: skip
 def test_a_value_that_nearly_fits_is_told(request_: str, said: str) -> None:
     assert said in refusal(request_)
+
+
+@pytest.mark.parametrize(
+    ("request_", "name", "parameter", "values"),
+    [
+        ("What are the tide times of Whitby and Dover?", "tide_times", "harbour", ["Whitby", "Dover"]),
+        ("Tide times of Whitby, Dover and Hull harbour", "tide_times", "harbour", ["Whitby", "Dover", "Hull"]),
+        ("Tell the topic of the letters 'trams are late' and 'we love the park'", "topic_of", "text",
+         ["trams are late", "we love the park"]),
+        (f"Unscramble the boards {BOARD} and {BOARD[::-1]}", "unscramble", "board", [BOARD, BOARD[::-1]]),
+        ("Whose are the accounts with IBAN DE4410010010 and GB2960161331?", "iban_owner", "iban",
+         ["DE4410010010", "GB2960161331"]),
+    ],
+)  # fmt: skip
+def test_joined_values_are_a_call_each(request_: str, name: str, parameter: str, values: list[str]) -> None:
+    assert plan(request_) == [(name, {parameter: value}, {}) for value in values]
+
+
+@pytest.mark.parametrize(
+    "request_", ["Tide times of Whitby, Yorkshire", "Add 3 and 4", "What are the tide times of Hull?"]
+)
+def test_a_comma_alone_and_values_of_other_parameters_join_nothing(request_: str) -> None:
+    assert len(plan(request_)) == 1
