@@ -25,7 +25,8 @@ _FENCED = re.compile(r"```\w*\s(.*)```", re.DOTALL)
 class TypedAnswer:
     """The JSON form of an answer of one type. A type that is not an object is wrapped as ``{"answer": …}``.
 
-    Chat completions want an object at the root of a schema.
+    Chat completions want an object at the root of a schema. Endpoints that ignore the schema give the bare value; that
+    is taken too, when it fits the type.
     """
 
     def __init__(self, adapter: TypeAdapter[Any], *, schema: dict[str, Any] | None = None) -> None:
@@ -48,14 +49,16 @@ class TypedAnswer:
     def parse(self, text: str, who: str) -> Any:
         """The value in a model's text. Raises ``specialists.InvalidAnswer``."""
         text = _without_fence(text)
+        if self._wrapped and not text.lstrip().startswith("{"):
+            text = f'{{"answer": {text}}}'  # a model that gave the bare value meant this
         try:
             value: Any = load_object(text, who)
         except InvalidArguments as error:
             raise InvalidAnswer(f"{who} did not answer with the JSON it was asked for: {error.problems[0]}") from None
         if self._wrapped:
-            if set(value) != {"answer"}:
+            if "answer" in value and len(value) > 1:
                 raise InvalidAnswer(f"{who} did not answer with an object that has just the key 'answer'")
-            value = value["answer"]
+            value = value.get("answer", value)
         try:
             # As JSON and not as Python values: only there does strict mean the types that JSON has.
             checked = self._adapter.validate_json(json.dumps(value), strict=True)

@@ -81,9 +81,12 @@ def test_what_fits_the_schema_comes_back_as_the_type(kind: Any, value: Any) -> N
     "text",
     [
         "",
-        "5",
         '"5"',
+        "5.5",
+        "NaN",
+        '5, "answer": 6',
         "{}",
+        '{"5": 5}',
         '{"answer": "5"}',
         '{"answer": 5.5}',
         '{"answer": true}',
@@ -136,3 +139,24 @@ def test_any_text_is_a_value_or_an_invalid_answer(text: str) -> None:
     except InvalidAnswer:
         return
     assert isinstance(value, list)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (int, "5", 5),
+        (int, "```json\n5\n```", 5),
+        (list[Leaf], ' [{"size": 1}]', [Leaf(size=1)]),
+        (Leaf | None, "null", None),
+        (Leaf | None, '{"size": 2}', Leaf(size=2)),
+        (dict[str, int], '{"a": 1}', {"a": 1}),
+        (Literal["a", "b"], '"a"', "a"),
+    ],
+)
+def test_the_bare_value_of_an_endpoint_that_ignores_schemas_is_taken(kind: Any, text: str, value: Any) -> None:
+    assert TypedAnswer(TypeAdapter(kind)).parse(text, "model") == value
+
+
+def test_a_wrapped_answer_with_something_beside_it_is_not_taken_for_the_bare_value() -> None:
+    with pytest.raises(InvalidAnswer, match="just the key"):
+        TypedAnswer(TypeAdapter(dict[str, Any])).parse('{"answer": {"a": 1}, "why": "so"}', "model")
