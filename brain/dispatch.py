@@ -30,7 +30,7 @@ from specialists.metering import CpuMeter, current_meter, metered
 
 from .errors import BrainError, ConfigurationError, ModelTimeout
 from .events import ChatModel, ModelRequest, ToolCall, ToolSchema, WireAttempt
-from .keys import redact
+from .keys import redact, redact_value
 from .ledger import priced
 from .questions import TypedAnswer
 from .tooling import RunContext, Tool, check_name, is_async
@@ -105,7 +105,8 @@ class Dispatcher:
             raise InvalidArguments(message, problems=(message,))
         try:
             check = callee.check if isinstance(callee, Tool) else callee.signature.check_json
-            return CheckedCall(call.id, callee, check(call.arguments))
+            # Many endpoints write no arguments at all as an empty text.
+            return CheckedCall(call.id, callee, check(call.arguments if call.arguments.strip() else "{}"))
         except InvalidArguments:
             raise
         except Exception as error:  # a validator of the application's own, a schema that refers to nothing
@@ -163,7 +164,7 @@ class Dispatcher:
         timer = asyncio.timeout(tool.timeout)
         try:
             async with timer:
-                value = await metered(tool.run(call.arguments, context), meter)
+                value = redact_value(await metered(tool.run(call.arguments, context), meter))
         except BaseException as error:  # a tool is other people's code: what it raises becomes an attempt
             failure = error
             if isinstance(error, TimeoutError) and timer.expired():
@@ -217,6 +218,8 @@ class _Watch(Hooks):
     def after(self, attempt: Attempt) -> Attempt:
         if attempt.rung == BIG_MODEL:
             attempt = replace(attempt, wire_attempts=tuple(self.wire))
+        if (value := redact_value(attempt.value)) is not attempt.value:
+            attempt = replace(attempt, value=value)
         if attempt.reason is not None:
             attempt = replace(attempt, reason=redact(attempt.reason))
         if attempt.verdict is not None and attempt.verdict.reason is not None:

@@ -9,15 +9,16 @@ import json
 import logging
 import threading
 import weakref
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import quote
 
-__all__ = ["Secret", "redact", "redact_logs"]
+__all__ = ["Secret", "redact", "redact_logs", "redact_value"]
 
 HIDDEN = "[key]"
 
 _known: weakref.WeakSet[Secret] = weakref.WeakSet()
 _lock = threading.Lock()
+_PLAIN = (str, list, tuple, dict, set, frozenset)
 
 
 class Secret:
@@ -56,11 +57,48 @@ class Secret:
 
 def redact(text: str) -> str:
     """``text`` without any key this process knows."""
+    return _hidden(text, _secrets())
+
+
+def redact_value(value: Any) -> Any:
+    """``value`` without any key this process knows: text, also in plain lists, tuples, sets and dictionaries.
+
+    The very same object where there is nothing to strike out.
+    """
+    secrets = _secrets()
+    if not secrets:
+        return value
+    try:
+        return _without(value, secrets, {})
+    except RecursionError:  # too deep for anybody to have put a key there by mistake
+        return value
+
+
+def _secrets() -> tuple[Secret, ...]:
     with _lock:
-        secrets = tuple(_known)
+        return tuple(_known)
+
+
+def _hidden(text: str, secrets: tuple[Secret, ...]) -> str:
     for secret in secrets:
         text = secret.hide_in(text)
     return text
+
+
+def _without(value: Any, secrets: tuple[Secret, ...], seen: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind is str:
+        return _hidden(value, secrets)
+    if kind not in _PLAIN or id(value) in seen:
+        return seen.get(id(value), value)
+    seen[id(value)] = value  # ends circles
+    parts = [*value, *value.values()] if kind is dict else list(value)
+    if any(type(part) in _PLAIN for part in parts):
+        hidden = [_without(part, secrets, seen) for part in parts]
+        if any(new is not old for new, old in zip(hidden, parts, strict=True)):
+            half = len(value)
+            seen[id(value)] = kind(zip(hidden[:half], hidden[half:], strict=True) if kind is dict else hidden)
+    return seen[id(value)]
 
 
 class _KeyFilter(logging.Filter):

@@ -326,6 +326,8 @@ def everything_of(result: RunResult[Any]) -> str:
             json.dumps([attempt.to_json() for attempt in result.wire_attempts]),
             *(json.dumps([attempt.reason for attempt in outcome.attempts]) for outcome in result.calls),
             *(str(outcome.reason) for outcome in result.calls),
+            repr(result.calls),
+            json.dumps([outcome.to_json() for outcome in result.calls]),
         ]
     )
 
@@ -333,11 +335,11 @@ def everything_of(result: RunResult[Any]) -> str:
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_37_the_key_is_in_nothing_that_is_written(tmp_path: Path, spoken: list[str], streamed: bool) -> None:
     @tool
-    def leak(how: str) -> str:
+    def leak(how: str) -> Any:
         """Repeat the key."""
         if how == "raise":
             raise RuntimeError(f"401 for https://x/?key={CANARY}")
-        return f"the key is {CANARY}"
+        return {"said": [f"the key is {CANARY}"]} if how == "nested" else f"the key is {CANARY}"
 
     def blabs(arguments: Any, value: Any) -> Verdict:
         return Verdict.failed(f"it is not {CANARY}")
@@ -352,9 +354,16 @@ async def test_37_the_key_is_in_nothing_that_is_written(tmp_path: Path, spoken: 
         """Repeat the key."""
         raise RuntimeError(f"no luck with {CANARY}")
 
+    @specialist
+    async def telling(text: str) -> str:
+        """Answer with the key."""
+        return f"it is {CANARY}"
+
     calls = [
+        call("telling", text="x"),
         call("leak", how="raise"),
         call("leak", how="return"),
+        call("leak", how="nested"),
         call("leaky", text=CANARY),
         call("judged", text="x"),
         call("leak", how=CANARY),
@@ -366,13 +375,13 @@ async def test_37_the_key_is_in_nothing_that_is_written(tmp_path: Path, spoken: 
         [reply(tool_calls=calls), Fault.server_error(500), f"I know {CANARY}", Fault.echo_key(401)]
     ) as endpoint:
         model = OpenAIModel("m", base_url=endpoint.base_url, api_key=CANARY, price=PRICE)
-        brain = Brain(model, tools=[leak], specialists=[leaky, judged], fallback=False, log=path)
+        brain = Brain(model, tools=[leak], specialists=[leaky, judged, telling], fallback=False, log=path)
         pieces: list[str] = []
         result = await ask(brain, f"my key is {CANARY}", streamed=streamed, pieces=pieces)
         with pytest.raises(ModelError) as caught:
             await brain.run("again")
         await brain.aclose()
-    assert len(result.calls) == 5
+    assert len(result.calls) == 7
     written = [
         everything_of(result),
         everything_of(carried(caught.value)),
@@ -383,7 +392,7 @@ async def test_37_the_key_is_in_nothing_that_is_written(tmp_path: Path, spoken: 
         "".join(pieces),
         *spoken,
     ]
-    assert path.read_text().count("\n") == 5
+    assert path.read_text().count("\n") == 7
     for text in written:
         assert CANARY not in text
     # The endpoint got it where it belongs, and nowhere else.
