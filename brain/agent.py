@@ -168,13 +168,15 @@ class Brain(Generic[Out]):
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
         for name, limit in (("turn_limit", turn_limit), ("repeat_limit", repeat_limit)):
-            if not isinstance(limit, int) or limit < 1:
+            if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
                 raise ConfigurationError(f"{name} is a whole number from 1 on, not {limit!r}")
         if instructions is not None and not isinstance(instructions, str):
             raise ConfigurationError(f"instructions are text, not {type(instructions).__name__}")
         for name, money in (("cost_limit", cost_limit), ("cpu_rate", cpu_rate)):
             if money is not None and not (isinstance(money, Decimal) and money.is_finite() and money >= 0):
                 raise ConfigurationError(f"{name} is money, so a Decimal: Decimal('0.10'), not {money!r}")
+        if log is not None and not isinstance(log, str | os.PathLike):
+            raise ConfigurationError(f"log is the path of a file, not {log!r}")
         for name, given in (("tools", tools), ("specialists", specialists)):
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} is a list, also for one: {name}=[{given!r}]")
@@ -374,6 +376,8 @@ class Brain(Generic[Out]):
             response = await self._ask(run, stream)
             if response.abstention is not None:
                 raise Abstained(response.abstention) from run.last_failure
+            if response.tool_calls and response.finish_reason == "length":
+                raise self._cut_off()  # calls may be missing, so none is run
             run.messages.append(assistant_message(response))
             if response.tool_calls:
                 await self._dispatch(run, response.tool_calls)
@@ -384,7 +388,7 @@ class Brain(Generic[Out]):
                 if self._is_planner or run.repairs >= REPAIRS:
                     raise InvalidOutput(str(error)) from None
                 run.repairs += 1
-                problem = f"{error} Answer again, in the form that was asked for."
+                problem = f"{str(error).rstrip('.')}. Answer again, in the form that was asked for."
                 run.messages.append({"role": "user", "content": problem})
 
     def _check_limits(self, run: Run) -> None:
@@ -482,9 +486,14 @@ class Brain(Generic[Out]):
             run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
             answers[call.id] = as_content(await self._dispatcher.call(call, context, run.observer))
 
-        async with asyncio.TaskGroup() as group:
-            for call in calls:
-                group.create_task(one(call))
+        first = len(run.calls)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(one(call))
+        finally:  # in the order asked: which call ends first is chance
+            asked = {call.id: place for place, call in enumerate(calls)}
+            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked[outcome.call_id or ""])
 
     def _count_repeat(self, run: Run, call: CheckedCall) -> None:
         key = (call.callee.name, json.dumps(jsonable(dict(call.arguments)), sort_keys=True))
@@ -535,8 +544,7 @@ class Brain(Generic[Out]):
     def _output_of(self, run: Run, response: ModelResponse) -> Out:
         text = response.text or ""
         if response.finish_reason == "length":
-            cut = f"{self._model.name} was cut off before the end of its answer; raise its max_output_tokens"
-            raise InvalidOutput(cut)
+            raise self._cut_off()
         if self._output is None or self._typed is None:
             if not text.strip():
                 raise InvalidAnswer(f"{self._model.name} gave an empty answer.")
@@ -548,6 +556,11 @@ class Brain(Generic[Out]):
             return cast(Out, self._output.validate_python(value))
         except Exception:  # a ValidationError, or what a validator of the type's own raises
             raise InvalidAnswer(f"the answer {_shortened(value)} does not fit output_type") from None
+
+    def _cut_off(self) -> InvalidOutput:
+        return InvalidOutput(
+            f"{self._model.name} was cut off before the end of its answer; raise its max_output_tokens"
+        )
 
     async def _write_log(self, run: Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
@@ -571,7 +584,7 @@ class Brain(Generic[Out]):
 def _as_model(model: ChatModel | str) -> ChatModel:
     if isinstance(model, str):
         return model_from_name(model)
-    if not callable(getattr(model, "ask", None)):
+    if isinstance(model, type) or not callable(getattr(model, "ask", None)):
         raise ConfigurationError(
             f"{model!r} is not a model: pass a name such as 'openai:NAME', or an object with `ask`"
         )

@@ -20,7 +20,7 @@ Out = TypeVar("Out")
 class RunResult(Generic[Out]):
     """A run, as far as it got. Errors that end a run carry one too, a ``RunResult[Any]`` whose ``output`` is ``None``.
 
-    ``calls``: the outcomes of the tool calls, in the order in which they ended. ``turns``: the brain's own model
+    ``calls``: the outcomes of the tool calls, turn by turn, in the order asked. ``turns``: the brain's own model
     calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
     ``messages``: the whole history, ready to be handed to the next run. ``repairs``: rounds in which the model was
     told that a call or an answer of its had the wrong form.

@@ -11,7 +11,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
@@ -164,6 +164,8 @@ def check_arguments(
             raise ConfigurationError(f"{name} is text, not {text!r}")
     if approvals is not None and not isinstance(approvals, Mapping):
         raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
+    if history is not None and (isinstance(history, str | bytes) or not isinstance(history, Iterable)):
+        raise ConfigurationError("history is a list of chat messages, as in result.messages")
     messages = tuple(history or ())
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in ROLES:

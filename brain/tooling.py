@@ -92,7 +92,7 @@ class Tool(Generic[P, R]):
         self.description = description
         if effect not in ("pure", "idempotent", "once"):
             raise ConfigurationError(f"{name}: effect is 'pure', 'idempotent' or 'once', not {effect!r}")
-        if timeout is not None and not timeout > 0:
+        if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
             raise ConfigurationError(f"{name}: timeout is in seconds and positive, not {timeout!r}")
         self.effect: Effect = effect
         self.requires_approval = requires_approval
@@ -235,7 +235,7 @@ def check_name(name: str) -> str:
 
     Letters outside ASCII are refused: two names that look alike must not be two tools.
     """
-    if unicodedata.normalize("NFKC", name) != name or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or unicodedata.normalize("NFKC", name) != name or not _NAME.fullmatch(name):
         raise ConfigurationError(
             f"{name!r} cannot be a tool's name: use up to 64 of the letters a-z, A-Z, digits, '_', '-' and '.', and"
             " begin with a letter"

@@ -86,7 +86,7 @@ async def test_calls_of_a_turn_run_at_the_same_time_and_are_answered_in_the_orde
     asked = [call("meet", name="a", turns=9), call("meet", name="b", turns=5), call("meet", name="c", turns=0)]
     result = await Brain(ScriptedModel([asked, "done"]), tools=[meet]).run("go")
     assert [content["value"] for content in contents(result)] == ["a", "b", "c"]
-    assert [outcome.value for outcome in result.calls] == ["c", "b", "a"]
+    assert [outcome.value for outcome in result.calls] == ["a", "b", "c"]
 
 
 async def test_sync_tools_run_at_the_same_time() -> None:
@@ -919,3 +919,42 @@ def test_messages_of_tool_calls_are_those_of_chat_completions() -> None:
         ],
     }
     assert result.messages[2]["tool_call_id"] == "id-1"
+
+
+async def test_calls_of_an_answer_that_was_cut_off_are_not_run() -> None:
+    ran: list[int] = []
+
+    def note(number: int) -> None:
+        """Note a number."""
+        ran.append(number)
+
+    cut = reply(tool_calls=call("note", number=1), finish_reason="length")
+    with pytest.raises(InvalidOutput, match="cut off") as caught:
+        await Brain(ScriptedModel([cut]), tools=[note]).run("go")
+    assert ran == []
+    assert [message["role"] for message in carried(caught.value).messages] == ["user"]
+
+
+async def test_no_arguments_may_be_written_as_an_empty_text() -> None:
+    async def now() -> int:
+        """Tell the time."""
+        return 12
+
+    result = await Brain(ScriptedModel([ToolCall("a", "now", ""), "noon"]), tools=[now]).run("go")
+    assert [outcome.value for outcome in result.calls] == [12]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Brain(ScriptedModel),  # type: ignore[arg-type]
+        lambda: Brain(log=5),  # type: ignore[call-overload]
+        lambda: Brain(turn_limit=True),
+        lambda: tool(name=5)(add),  # type: ignore[call-overload]
+        lambda: tool(timeout="3")(add),  # type: ignore[call-overload]
+        lambda: Brain().run_sync("go", history=5),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_named(make: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()
