@@ -89,7 +89,9 @@ class OpenAIModel:
         if not name.isprintable() or len(name) > 256:
             raise EndpointRefused("The model's name contains control characters or is longer than 256 characters.")
         self._model = name
-        self._endpoint = parse_endpoint(base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL)
+        if base_url is None:  # an empty one is a setting that got lost, and its key is not for anybody else
+            base_url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+        self._endpoint = parse_endpoint(base_url)
         self._secret = _secret(api_key or os.environ.get("OPENAI_API_KEY"), self._endpoint)
         self._retries = _whole("retries", retries, 0, 100)
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < 1e7:

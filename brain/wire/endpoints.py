@@ -85,6 +85,8 @@ def parse_endpoint(base_url: str) -> Endpoint:
     """Check ``base_url`` and take it apart. Raises :class:`EndpointRefused` with the reason; nothing is resolved."""
     if not isinstance(base_url, str):
         raise EndpointRefused(f"base_url must be a string, not {type(base_url).__name__}.")
+    if not base_url:
+        raise EndpointRefused("base_url is empty; write it like https://api.example.com/v1, or leave it out.")
     if any(ord(char) <= 32 or ord(char) == 127 or char == "\\" for char in base_url):
         raise EndpointRefused("base_url contains a space, a control character or a backslash; write it without.")
     try:

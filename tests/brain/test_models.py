@@ -252,6 +252,11 @@ async def test_many_at_once_share_one_model() -> None:
         assert len(endpoint.meter) == 60
 
 
+def test_an_empty_base_url_is_not_taken_for_none() -> None:
+    with pytest.raises(EndpointRefused, match="base_url"):
+        OpenAIModel("m", base_url="", api_key="key-of-another-place")
+
+
 def test_one_model_serves_several_loops_and_threads_and_drops_closed_ones() -> None:
     with FakeEndpoint() as endpoint:
         model = model_at(endpoint)
