@@ -17,8 +17,9 @@ import specialists as _specialists
 
 if getattr(_specialists, "DISTRIBUTION", None) != "brain-specialists":
     raise ImportError(
-        f"the package 'specialists' found at {next(iter(getattr(_specialists, '__path__', '?')))!r} is not the one that"
-        " brain needs: remove or rename it, then pip install brain-specialists"
+        "the package 'specialists' found at"
+        f" {next(iter(getattr(_specialists, '__path__', ())), None) or getattr(_specialists, '__file__', '?')!r} is not"
+        " the one that brain needs: remove or rename it, then pip install brain-specialists"
     )
 
 from specialists import Attempt, Cost, Outcome, Verdict

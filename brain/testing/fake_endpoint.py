@@ -15,13 +15,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from pydantic import BaseModel
+
 from ..events import ToolCall
 from .chat import answer_body, answer_events, echo, error_body, malformed_body, true_usage
 from .replies import Fault, Reply, reply
 
 __all__ = ["FakeEndpoint", "Meter", "Metered", "Received"]
 
-Said: TypeAlias = str | ToolCall | Reply | Fault | Sequence[ToolCall]
+Said: TypeAlias = str | ToolCall | Reply | Fault | Sequence[ToolCall] | Mapping[str, Any] | BaseModel
 Replies: TypeAlias = Said | Iterable[Said] | Callable[[dict[str, Any]], Any]
 
 MAX_REQUEST = 64 * 1024 * 1024
@@ -86,7 +88,8 @@ class FakeEndpoint:
     ``replies``: a list is used up in order, and after it comes the echo; a single reply is given every time; a function
     of the request's body is asked each time; nothing at all is the echo, which repeats the last user message (as an
     object of the asked schema where there is one). A reply is text, tool calls (:func:`brain.testing.call`), a
-    :func:`brain.testing.reply` or a :class:`brain.testing.Fault`. With ``require_key`` other keys get 401.
+    dictionary or pydantic object (given as JSON text), a :func:`brain.testing.reply` or a
+    :class:`brain.testing.Fault`. With ``require_key`` other keys get 401.
     ``latency``: seconds before every answer. ``requests`` is what came in; ``meter`` what was served.
     """
 
@@ -107,7 +110,7 @@ class FakeEndpoint:
         self._latency = latency
         self._always: Any = None
         self._script: list[Any] = []
-        if callable(replies) or isinstance(replies, (str, ToolCall, Reply, Fault)):
+        if callable(replies) or isinstance(replies, (str, ToolCall, Reply, Fault, Mapping, BaseModel)):
             self._always = replies
         elif replies is not None:
             self._script = list(replies)
@@ -269,6 +272,10 @@ class FakeEndpoint:
             return reply(said)
         if isinstance(said, (Reply, Fault)):
             return said
+        if isinstance(said, BaseModel):
+            return reply(said.model_dump_json())
+        if isinstance(said, Mapping):
+            return reply(json.dumps(dict(said), ensure_ascii=False))
         return reply(tool_calls=said)
 
     async def _say(self, said: Reply | Fault, body: dict[str, Any], headers: Mapping[str, str], out: _Out) -> bool:

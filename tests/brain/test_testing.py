@@ -115,6 +115,16 @@ def test_a_wrong_key_gets_401_when_one_is_required() -> None:
         assert endpoint.api_key not in repr(endpoint.requests)
 
 
+def test_a_dictionary_or_a_typed_object_is_said_as_json() -> None:
+    class City(BaseModel):
+        name: str
+
+    with FakeEndpoint([{"name": "Oslo"}, City(name="Lima")]) as endpoint:
+        ask_it = client(endpoint).chat.completions.create
+        said = [ask_it(model="m", messages=asked("x")).choices[0].message.content for _ in range(2)]
+    assert [json.loads(str(text)) for text in said] == [{"name": "Oslo"}, {"name": "Lima"}]
+
+
 def test_a_function_may_answer_from_the_request() -> None:
     with FakeEndpoint(lambda body: body["model"].upper()) as endpoint:
         answer = client(endpoint).chat.completions.create(model="abc", messages=asked("x"))
