@@ -145,7 +145,7 @@ async def test_row_13_all_tries_end_within_the_deadline() -> None:
     with FakeEndpoint(Fault.server_error(503)) as endpoint:
         async with model_at(endpoint, retries=50) as model:
             asked = await guarded(ask(model, deadline=time.monotonic() + 0.2))
-    assert isinstance(asked.error, EndpointUnavailable)
+    assert isinstance(asked.error, EndpointUnavailable | ModelTimeout)  # the second where the machine is slow
     assert len(asked.attempts) <= 3  # the first wait or two is longer than what is left
 
 

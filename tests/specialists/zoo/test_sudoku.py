@@ -98,7 +98,8 @@ def test_an_unsolvable_puzzle_is_not_accepted_and_ends() -> None:
     outcome = sudoku.solve_sync(NO_SOLUTION)
     assert outcome.accepted_by is None
     assert [attempt.rung for attempt in outcome.attempts] == ["specialist", "more_steps"]
-    assert [attempt.steps for attempt in outcome.attempts] == [solver.FIRST, solver.MORE]
+    first, more = (attempt.steps or 0 for attempt in outcome.attempts)
+    assert 0 < first <= solver.FIRST < more <= solver.MORE  # fewer where a slow machine runs out of time
 
 
 def test_it_comes_back_with_its_best_grid_before_the_time_is_up() -> None:
