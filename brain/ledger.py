@@ -144,6 +144,9 @@ class Usage:
             rows[row.kind, row.name] = row if mine is None else _merge(mine, row)
         return Usage(tuple(rows.values()), self.seconds + other.seconds)
 
+    def __radd__(self, other: int) -> Usage:
+        return self if other == 0 else NotImplemented  # so that `sum` begins
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; money as strings."""
         return {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
 
 __all__ = ["Cost"]
@@ -29,6 +29,16 @@ class Cost:
     high: Decimal | None
     status: CostStatus
 
+    def __post_init__(self) -> None:
+        low, high = _decimal(self.low), None if self.high is None else _decimal(self.high)
+        object.__setattr__(self, "low", low)
+        object.__setattr__(self, "high", high)
+        if high is not None and high < low:
+            raise ValueError(f"a cost cannot lie between {low} and {high}")
+        status = "unpriced" if high is None else "exact" if low == high else "bounded"
+        if self.status != status:
+            raise ValueError(f"a cost with these amounts is {status}, not {self.status}")
+
     @classmethod
     def exact(cls, amount: Decimal | int | str) -> Cost:
         """A known amount. Floats are refused (``TypeError``): money is never a float here; so is less than nothing
@@ -41,8 +51,6 @@ class Cost:
     def bounded(cls, low: Decimal | int | str, high: Decimal | int | str) -> Cost:
         """An amount known to lie in ``low .. high``. Raises ``ValueError`` when ``high < low``."""
         first, last = _decimal(low), _decimal(high)
-        if last < first:
-            raise ValueError(f"a cost cannot lie between {first} and {last}")
         return cls(first, last, "exact" if first == last else "bounded")
 
     @classmethod
@@ -64,6 +72,9 @@ class Cost:
             return Cost.unpriced(low)
         return Cost.bounded(low, self.high + other.high)
 
+    def __radd__(self, other: int) -> Cost:
+        return self if other == 0 else NotImplemented  # so that `sum` begins
+
     def __str__(self) -> str:
         if self.status == "exact":
             return f"${self.low:f}"
@@ -83,9 +94,12 @@ class Cost:
 
 
 def _decimal(amount: Decimal | int | str) -> Decimal:
-    if isinstance(amount, float):
-        raise TypeError("money is a Decimal, an int or a string of digits, never a float")
-    value = Decimal(amount)
+    if isinstance(amount, float | bool):
+        raise TypeError(f"money is a Decimal, an int or a string of digits, never a {type(amount).__name__}")
+    try:
+        value = Decimal(amount)
+    except InvalidOperation:
+        raise ValueError(f"an amount is a number from zero up, not {amount!r}") from None
     if not value.is_finite() or value < 0:
         raise ValueError(f"an amount is a number from zero up, not {value}")
     return value

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brain import Attempt, Brain, Cost, OpenAIModel, Outcome, Price, TokenUsage, Usage, WireAttempt, tool
-from brain.ledger import OutcomeLog, priced
+from brain.ledger import OutcomeLog, UsageRow, priced
 from brain.prices import DEFAULT_CPU_RATE
 from brain.testing import FakeEndpoint, Fault, ScriptedModel, SimulatedModel, call
 from specialists import Answer, Policy, specialist
@@ -120,6 +120,11 @@ def test_a_receipt() -> None:
     assert "250.0 ms CPU" in text
     assert "3.46 s" in text
     assert "E-" not in text
+
+
+def test_bills_add_up_with_sum() -> None:
+    bill = Usage((UsageRow("m", "model", requests=1, cost=Cost.exact("0.5")),), 1.0)
+    assert sum([bill, bill]) == bill + bill
 
 
 def test_cpu_time_is_priced_at_the_rate_given() -> None:

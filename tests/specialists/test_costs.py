@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -55,3 +56,26 @@ def test_json_loses_no_digit(cost: Cost) -> None:
     assert again == cost
     assert str(again.low) == str(cost.low)
     assert again.low.__class__ is Decimal
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        (Decimal(1), Decimal(2), "exact"),
+        (Decimal(1), Decimal(1), "bounded"),
+        (Decimal(1), None, "exact"),
+        (Decimal(1), Decimal(1), "unpriced"),
+        (Decimal(2), Decimal(1), "bounded"),
+        (Decimal(1), Decimal(1), "free"),
+        ("x", "y", "bounded"),
+    ],
+)
+def test_a_status_says_what_the_amounts_say(wrong: tuple[Any, Any, Any]) -> None:
+    with pytest.raises(ValueError, match=r"cost|amount"):
+        Cost(*wrong)
+
+
+def test_costs_add_up_with_sum() -> None:
+    assert sum([Cost.exact("1"), Cost.bounded("1", "2")]) == Cost.bounded("2", "3")
+    with pytest.raises(TypeError):
+        1 + Cost.exact("1")
