@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..events import TokenUsage, ToolCall
 
@@ -125,7 +125,7 @@ class Fault:
     @classmethod
     def malformed(cls, kind: MalformedKind = "truncated") -> Fault:
         """200, and a body that is not chat completions in the way ``kind`` says."""
-        return cls("malformed", 200, code=kind)
+        return cls("malformed", 200, code=_one_of(MalformedKind, kind))
 
     @classmethod
     def enormous(cls, megabytes: float = 50) -> Fault:
@@ -135,7 +135,7 @@ class Fault:
     @classmethod
     def usage(cls, kind: UsageKind = "missing", answer: Reply | None = None) -> Fault:
         """A proper answer whose usage is missing, zero, negative or absurd. The meter keeps the true one."""
-        return cls("usage", 200, code=kind, answer=answer)
+        return cls("usage", 200, code=_one_of(UsageKind, kind), answer=answer)
 
     @classmethod
     def redirect(cls, url: str, status: int = 307) -> Fault:
@@ -155,6 +155,12 @@ class Fault:
     def with_answer(self, answer: Reply) -> Fault:
         """The same fault, with this to say."""
         return replace(self, answer=answer)
+
+
+def _one_of(kinds: Any, kind: str) -> str:
+    if kind not in get_args(kinds):
+        raise ValueError(f"there is no such fault as {kind!r}; there are {', '.join(get_args(kinds))}")
+    return kind
 
 
 def count_tokens(value: Any) -> int:

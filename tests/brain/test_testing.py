@@ -301,3 +301,10 @@ def test_a_call_has_its_own_id_and_json_arguments() -> None:
 
 def test_a_request_is_plain() -> None:
     assert ModelRequest([]).tools == ()
+
+
+def test_a_fault_of_an_unknown_kind_is_refused_where_it_is_ordered() -> None:
+    with pytest.raises(ValueError, match="truncated"):
+        Fault.malformed("sideways")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="absurd"):
+        Fault.usage("sideways")  # type: ignore[arg-type]
