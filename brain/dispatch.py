@@ -134,13 +134,14 @@ class Dispatcher:
         except BaseException as error:  # the attempts made until now are paid for, whatever ended the climb
             failure = error
             rungs = tuple(rung.policy for rung in (*specialist.ladder(), *above))
+            asked_big = bool(hooks.attempts) and hooks.attempts[-1].rung == BIG_MODEL
             outcome = Outcome(
                 None,
                 None,
                 None,
                 tuple(hooks.attempts),
                 Policy(rungs, self._accept),
-                reason=f"{specialist.name}: {_end_of(error, specialist.function)}",
+                reason=f"{specialist.name}: {_end_of(error, None if asked_big else specialist.function)}",
                 tool=specialist.name,
                 arguments=call.arguments,
             )

@@ -252,3 +252,27 @@ async def test_a_value_json_has_no_word_for_is_still_told_to_the_model() -> None
     text = result.messages[2]["content"]
     text.encode()
     assert json.loads(text)["value"] == {"nan": "NaN", "bytes": "_w==", "half": "a?b"}
+
+
+async def test_a_big_model_that_is_stopped_is_not_taken_for_the_specialists_thread() -> None:
+    asked = asyncio.Event()
+
+    @specialist(min_confidence=0.9)
+    def guess(text: str) -> Answer[int]:
+        """Guess a number."""
+        return Answer(1, 0.1)
+
+    class Slow(ScriptedModel):
+        async def ask(self, *_: Any, **__: Any) -> Any:
+            asked.set()
+            await asyncio.Event().wait()
+
+    model = ScriptedModel([call("guess", text="x")])
+    task = asyncio.create_task(Brain(model, specialists=[guess], fallback=Slow()).run("go"))
+    await asyncio.wait_for(asked.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    (outcome,) = caught.value.result.calls  # type: ignore[attr-defined]
+    assert outcome.attempts[-1].rung == "big_model"
+    assert outcome.reason == "guess: cancelled"  # its own thread ended long ago
