@@ -123,7 +123,8 @@ def _load(folder: Path, report: Report, before_code: Callable[[], None] | None) 
     try:
         card = read_card(folder)
     except CardError as error:
-        report.failed("card", str(error), f"write a {CARD}; `brain specialists new NAME` makes one to look at")
+        todo = "mend it" if (folder / CARD).exists() else f"write a {CARD}"
+        report.failed("card", str(error), f"{todo}, then seal the folder and check again")
         return None
     report.ok("card", f"{card.name} {card.version}: {card.description}")
     problems = [problem for _, problem in file_problems(folder, card)]
@@ -268,8 +269,8 @@ async def _check_verifier(found: Found, cases: list[_Case], report: Report) -> N
         tally = right if is_correct else wrong
         tally.counts[verdict.status] += 1
         tally.examples.setdefault(verdict.status, (case, value, verdict.reason))
-        if (s.sound and wrong.counts["passed"]) or (s.complete and right.counts["failed"]):
-            break
+        if s.sound and wrong.counts["passed"]:
+            break  # right answers came first, so that both claims have been tried
     _report_right(s, right, report)
     _report_wrong(found, wrong, report)
 

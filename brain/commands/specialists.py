@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["configure"]
 
+MOST_THREADS = 256
+
 _TRUST = """
 The code of a folder named here is run with your rights: name only folders that you trust."""
 
@@ -132,7 +134,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--timeout", type=_seconds, metavar="S", help="seconds for one row, in place of the specialist's own limit"
     )
-    sub.add_argument("--threads", type=_whole, metavar="N", help="compute threads of the model (default 1)")
+    sub.add_argument("--threads", type=_threads, metavar="N", help="compute threads of the model (default 1)")
     sub.add_argument("--max-steps", type=_whole, metavar="N", help="the most steps of any attempt")
     add("seal", _seal).add_argument("folder", metavar="FOLDER")
 
@@ -339,8 +341,11 @@ def _regular(path: Path) -> Iterator[Path]:
 
 
 def _find(name: str) -> Found:
-    from specialists.registry import find
+    from specialists.card import read_card, verify_files
+    from specialists.registry import find, is_path
 
+    if is_path(name):  # nothing is said to run of a folder that will be refused
+        verify_files(Path(name).resolve(), read_card(Path(name).resolve()))
     _say_trusted(name)
     return find(name, trust=True)
 
@@ -411,7 +416,7 @@ def _value(text: str, schema: dict[str, Any]) -> Any:
 
 
 def _as_path(folder: Path) -> str:
-    text = str(folder)
+    text = "./" if folder == Path() else str(folder)
     return text if "/" in text or "\\" in text else f"./{text}"
 
 
@@ -431,6 +436,16 @@ def _seconds(text: str) -> float:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
+    return value
+
+
+def _threads(text: str) -> int:
+    # ONNX Runtime starts as many threads as it is told to, and many thousands take minutes before the first row.
+    value = _whole(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is more than {MOST_THREADS} threads; take no more than there are cores"
+        )
     return value
 
 

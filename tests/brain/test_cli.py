@@ -201,6 +201,7 @@ def test_one_plain_value_is_enough_for_one_parameter(typed: Typed, tmp_path: Pat
         (["specialists", "eval", "./root_finder", "empty.jsonl", "--timeout", "0"], "'0' is not a positive number"),
         (["specialists", "eval", "./root_finder", "empty.jsonl", "--timeout", "inf"], "'inf' is not a positive"),
         (["specialists", "eval", "./root_finder", "empty.jsonl", "--threads", "-1"], "'-1' is not a positive whole"),
+        (["specialists", "eval", "./root_finder", "empty.jsonl", "--threads", "100000"], "is more than 256 threads"),
         (["specialists", "eval", "./root_finder", "empty.jsonl", "--max-steps", "1.5"], "is not a positive whole"),
     ],
 )
@@ -216,6 +217,7 @@ def test_a_changed_file_is_named_with_its_remedy_and_no_code_is_run(typed: Typed
     (here / "root_finder" / "specialist.py").write_text("raise SystemExit('never run')")
     for words in (["try", "./root_finder", "b=1", "c=0"], ["eval", "./root_finder", "root_finder/cases.jsonl"]):
         sentence = typed.refused("specialists", *words, code=1)
+        assert "running the Python code" not in typed("specialists", *words)[2]
         assert "'specialist.py' is not the file the card names" in sentence
         assert "brain specialists seal" in sentence
     code, out, err = typed("specialists", "show", "./root_finder")

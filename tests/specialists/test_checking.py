@@ -80,6 +80,10 @@ def test_code_is_announced_before_it_is_run_and_not_run_with_a_wrong_hash(folder
 
 def test_a_folder_without_a_card(tmp_path: Path) -> None:
     assert "has no specialist.toml" in failures(check(tmp_path))["card"]
+    (tmp_path / "specialist.toml").write_text("[[[")
+    report = check(tmp_path)
+    assert "is not TOML" in failures(report)["card"]
+    assert str(report.findings[0].remedy).startswith("mend it")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,9 @@ def test_a_claim_of_soundness_is_refused_on_one_counter_example(folder: Path) ->
 
 def test_a_claim_of_completeness_is_refused_on_one_right_answer_that_fails(folder: Path) -> None:
     change(folder, "specialist.py", "if is_root(arguments, None, value):", "if is_root(arguments, None, value) > 7:")
-    assert "the right answer" in failures(check(folder))["complete"]
+    found = failures(check(folder))
+    assert "the right answer" in found["complete"]
+    assert "sound" not in found, "the other claim is tried all the same"
 
 
 def test_right_answers_besides_the_expected_one_must_pass_too(folder: Path) -> None:

@@ -238,6 +238,7 @@ def test_rows_are_read_with_their_line_and_absent_is_not_null(tmp_path: Path) ->
         (b"[1]", "not of the form"),
         (b'{"input": {"text": "\xff"}, "expected": 1}', "not UTF-8 at byte 21"),
         (b'{"input": {"text": "a"}, "expected": NaN}', "NaN is not a JSON number"),
+        (b'{"input": {"text": "a"}, "expected": 1, "expected": 2}', "the key 'expected' stands twice"),
         (b'{"input": {"text": "a"}, "expected": ' + b"[" * 100_000, "nested too deeply"),
     ],
 )
