@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.generic]]
 
-__all__ = ["OnnxModel", "set_threads", "usable_cores"]
+__all__ = ["OnnxModel", "require_runtime", "set_threads", "usable_cores"]
 
 MAX_BYTES = 2 * 1024**3
 """Larger files cannot be one protobuf message."""
@@ -121,7 +121,7 @@ class OnnxModel:
         """
         loop = asyncio.get_running_loop()
         # The first import takes its time, and the loop has other things to do.
-        runtime = _runtime() if self._opened else await loop.run_in_executor(_workers(), _runtime)
+        runtime = require_runtime() if self._opened else await loop.run_in_executor(_workers(), require_runtime)
         options = runtime.RunOptions()
         meter = current_meter.get()
         future = loop.run_in_executor(_workers(), lambda: self._run(inputs, options, meter))
@@ -133,7 +133,7 @@ class OnnxModel:
 
     def run_sync(self, /, **inputs: Any) -> Arrays:
         """As :meth:`run`, in this thread."""
-        return self._run(inputs, _runtime().RunOptions(), current_meter.get())
+        return self._run(inputs, require_runtime().RunOptions(), current_meter.get())
 
     def _run(self, inputs: Mapping[str, Any], options: Any, meter: CpuMeter | None) -> Arrays:
         with meter.counting() if meter else nullcontext():
@@ -194,7 +194,7 @@ class OnnxModel:
         return feeds
 
     def _open(self) -> _Opened:
-        runtime = _runtime()
+        runtime = require_runtime()
         data = self._read()
         threads = self._threads or _threads_per_run
         options = runtime.SessionOptions()
@@ -278,7 +278,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _runtime() -> Any:
+def require_runtime() -> Any:
+    """The module ``onnxruntime``, imported now. Raises :class:`MissingRuntime`, which names the extras."""
     try:
         import onnxruntime
     except ImportError:

@@ -145,12 +145,14 @@ def check_answer(adapter: TypeAdapter[Any], value: Any, who: str) -> Any:
 def problems_of(error: ValidationError) -> tuple[str, ...]:
     """One short line per problem, without the values themselves: they may be long or private."""
     lines = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False)[:MANY_PROBLEMS]:
+    for problem in error.errors(include_url=False, include_context=False)[:MANY_PROBLEMS]:
         where = ".".join(_short(str(part)) for part in problem["loc"])
         message = {
             "missing": "is missing",
             "extra_forbidden": "is not a parameter",
         }.get(problem["type"], problem["msg"][:1].lower() + problem["msg"][1:])
+        if problem["type"] == "string_pattern_mismatch" and isinstance(problem["input"], str):
+            message += f"; it has {len(problem['input']):,} characters"
         lines.append(f"{where} {message}" if where and not message.startswith("input") else f"{where}: {message}")
     if error.error_count() > MANY_PROBLEMS:
         lines.append(f"and {error.error_count() - MANY_PROBLEMS} more")

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from specialists import Outcome
 from specialists.ladder import jsonable
+from specialists.onnx import require_runtime
 
 from ..agent import Brain
 from ..errors import Abstained, BrainError, ConfigurationError, InvalidToolCall, PromptError
@@ -111,6 +112,7 @@ async def _main(inbox: Path, model: str | None, as_json: bool) -> int:
     from rich.console import Console
 
     requests = read_inbox(inbox)
+    require_runtime()  # without it no specialist can answer, and a table of abstentions would help nobody
     console = Console(stderr=as_json, width=None if sys.stdout.isatty() else 132)
     answered: list[_Answered] = []
     async with Brain(model, tools=[desk_for, row_of], specialists=["sudoku", "intent"]) as brain:

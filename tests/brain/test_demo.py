@@ -6,14 +6,16 @@ import contextlib
 import io
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from brain import cli
-from brain.demo import INBOX, read_inbox
+from brain.demo import INBOX, main, read_inbox
 from brain.testing import FakeEndpoint, call
+from specialists import MissingRuntime
 
 ROWS = [json.loads(line) for line in INBOX.read_text("utf-8").splitlines()]
 CALL = {"tool", "answered_by", "accepted_by", "attempts"}
@@ -194,5 +196,15 @@ def test_the_same_inbox_with_a_real_endpoint(
 
 
 @pytest.mark.parametrize("model", ["x", "nobody:x", "openai:x"])
-def test_a_model_that_cannot_be_named_gets_one_sentence(capsys: pytest.CaptureFixture[str], model: str) -> None:
+def test_a_model_that_cannot_be_named_gets_one_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     refused(capsys, "--model", model)
+
+
+def test_without_a_runtime_the_remedy_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingRuntime, match=r"brain-specialists\[cpu\]"):
+        main(None, None, True)
