@@ -162,6 +162,8 @@ def test_a_batch_that_is_interrupted_keeps_what_is_done(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # Started by a shell's background job, this process may ignore the signal, and a child would inherit that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         while len(endpoint.requests) < 2 and program.poll() is None:
             time.sleep(0.05)
