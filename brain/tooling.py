@@ -9,7 +9,6 @@ import copy
 import functools
 import inspect
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, get_ty
 
 from pydantic import TypeAdapter
 
-from specialists import DefinitionError, InvalidArguments
+from specialists import DefinitionError, InvalidArguments, strict_json
 from specialists.loops import run_in_thread
 from specialists.signatures import Signature
 
@@ -249,23 +248,8 @@ def load_object(text: str, who: str) -> dict[str, Any]:
     Raises ``specialists.InvalidArguments``.
     """
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(items)
-        if len(result) != len(items):
-            raise ValueError("a key stands twice")
-        return result
-
-    def constant(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
-    def finite(number: str) -> float:
-        value = float(number)
-        if not math.isfinite(value):
-            raise ValueError("a number is too large")
-        return value
-
     try:
-        value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant, parse_float=finite)
+        value = strict_json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         problem = "half of a surrogate pair is not text"

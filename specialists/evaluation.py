@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import strict_json
 from .define import Effort, Specialist
 from .errors import CasesError, InvalidArguments, MissingRuntime, ModelRejected
 from .ladder import Attempt, Outcome, jsonable
@@ -245,7 +246,7 @@ def read_rows(path: Path, *, label: str | None = None) -> Iterator[Row]:
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
-                    yield _row(json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once), number, where)
+                    yield _row(strict_json.loads(text), number, where)
             except UnicodeDecodeError as error:
                 raise CasesError(f"{where}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
             except RecursionError:
@@ -367,16 +368,3 @@ def _equal(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_equal, one, other))
     return bool(one == other)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the key {name!r} stands twice in one object")
-        found[name] = value
-    return found

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +18,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
+from . import strict_json
 from .errors import DefinitionError, InvalidAnswer, InvalidArguments
 
 __all__ = ["Signature", "check_answer", "problems_of"]
@@ -101,7 +101,7 @@ class Signature:
         """
         try:
             data = text.encode()
-            json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+            strict_json.loads(text)
         except (ValueError, RecursionError) as error:
             problem = f"the arguments are not JSON: {_first_line(error)}"
             raise InvalidArguments(f"{self.name}: {problem}", problems=(problem,)) from None
@@ -206,26 +206,6 @@ def _field(annotation: Any, default: Any) -> Any:
     field = default if isinstance(default, FieldInfo) else Field(default=default)
     annotated = Annotated[annotation, field]
     return Required[annotated] if field.is_required() else NotRequired[annotated]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {_short(key)!r} stands twice")
-        result[key] = value
-    return result
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {_short(text)} is too large")
-    return number
 
 
 def _first_line(error: BaseException) -> str:

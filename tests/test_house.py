@@ -35,6 +35,7 @@ HOUSE = {
         "signatures",
         "loops",
         "metering",
+        "strict_json",
         "costs",
         "errors",
     ],

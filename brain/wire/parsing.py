@@ -8,11 +8,12 @@ retries or prices.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
+
+from specialists import strict_json
 
 from ..events import ModelRequest, TokenUsage, ToolCall
 
@@ -113,9 +114,9 @@ def loads(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise WireError("it is not UTF-8") from None
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+        return strict_json.loads(text)
     except (ValueError, RecursionError):
-        raise WireError("it is not JSON") from None
+        raise WireError("it is not JSON, or has a key twice, a NaN or a number too large") from None
 
 
 def read_completion(raw: bytes) -> Completion:
@@ -356,24 +357,6 @@ def _check_shape(raw: bytes) -> None:
         values += 1
         if values > MAX_VALUES:
             raise WireError(f"it has more than {MAX_VALUES:,} values")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise WireError("an object has the same key twice")
-    return result
-
-
-def _no_constant(_: str) -> NoReturn:
-    raise WireError("it contains NaN or Infinity")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise WireError("it contains a number too large to be one")
-    return value
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
