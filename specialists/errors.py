@@ -11,6 +11,10 @@
     ├── InvalidAnswer             a function returned what it did not promise: wrong type, NaN
     ├── ModelRejected             a model file that is missing, empty, unreadable or has another hash
     ├── ModelFailed               the model ran and failed, or gave NaN, or was given inputs of a wrong shape
+    │   └── WorkerDied            the child process that ran the model died: killed, out of memory, out of time
+    ├── Quarantined               an input that two child processes died of; it is not tried a third time
+    ├── Overloaded                too many calls wait already; `wait` says how long a new one would, in seconds
+    ├── DeadlinePassed            the time for an answer was over before there was one
     ├── CasesError                a file of labelled cases with a line that cannot be used, or none
     ├── ScaffoldError             a new folder cannot be started: its name is no good, or it is there already
     ├── MissingRuntime            onnxruntime is not installed; the message names the extras
@@ -25,16 +29,20 @@ __all__ = [
     "CannotAnswer",
     "CardError",
     "CasesError",
+    "DeadlinePassed",
     "DefinitionError",
     "InvalidAnswer",
     "InvalidArguments",
     "MissingRuntime",
     "ModelFailed",
     "ModelRejected",
+    "Overloaded",
+    "Quarantined",
     "ScaffoldError",
     "SpecialistError",
     "UnknownSpecialist",
     "UntrustedFolder",
+    "WorkerDied",
 ]
 
 
@@ -76,6 +84,26 @@ class ModelRejected(SpecialistError):
 
 class ModelFailed(SpecialistError):
     """The model could not run on these inputs, or its output is not finite."""
+
+
+class WorkerDied(ModelFailed):
+    """The child process that ran a model nobody trusts died, or was killed at its limit of memory or time."""
+
+
+class Quarantined(SpecialistError):
+    """Two child processes died of this input; a third is not spent on it."""
+
+
+class Overloaded(SpecialistError):
+    """Too many calls wait for the model already. ``wait``: the seconds a new one would wait; ``None`` is unknown."""
+
+    def __init__(self, message: str, *, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class DeadlinePassed(SpecialistError):
+    """The time for an answer was over before there was one; what waited was taken out, what ran was stopped."""
 
 
 class CasesError(SpecialistError):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .card import CARD, read_card
 from .errors import MissingRuntime, ModelFailed, ModelRejected
 from .metering import CpuMeter, current_meter
+from .workers import usable_cores
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,28 +33,12 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.generic]]
 
-__all__ = ["OnnxModel", "require_runtime", "set_threads", "usable_cores"]
+__all__ = ["OnnxModel", "require_runtime", "set_threads"]
 
 MAX_BYTES = 2 * 1024**3
 """Larger files cannot be one protobuf message."""
 
 _threads_per_run = 1
-
-
-def usable_cores() -> int:
-    """Cores this process may use: affinity and the container's quota respected, at least one."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        cores = os.cpu_count() or 1
-    for path, read in (("/sys/fs/cgroup/cpu.max", _quota_v2), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", _quota_v1)):
-        try:
-            quota = read(Path(path))
-        except (OSError, ValueError):
-            continue
-        if quota is not None:
-            cores = min(cores, max(1, int(quota)))
-    return max(1, cores)
 
 
 def set_threads(threads: int) -> None:
@@ -311,13 +296,3 @@ def _fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _quota_v2(path: Path) -> float | None:
-    quota, period = path.read_text().split()
-    return None if quota == "max" else int(quota) / int(period)
-
-
-def _quota_v1(path: Path) -> float | None:
-    quota = int(path.read_text())
-    return None if quota <= 0 else quota / int((path.parent / "cpu.cfs_period_us").read_text())

@@ -113,7 +113,7 @@ def _installed(name: str) -> bool:
 
 
 def _cores() -> Fact:
-    from specialists.onnx import usable_cores
+    from specialists.workers import usable_cores
 
     usable, all_cores = usable_cores(), os.cpu_count()
     return Fact("cores", "ok", f"{usable} usable of {all_cores}", {"usable": usable, "all": all_cores})

@@ -21,7 +21,8 @@ from onnx import TensorProto
 
 from specialists import CardError, MissingRuntime, ModelFailed, ModelRejected, OnnxModel
 from specialists.metering import CpuMeter, current_meter
-from specialists.onnx import set_threads, usable_cores
+from specialists.onnx import set_threads
+from specialists.workers import usable_cores
 
 ROW = np.array([[1.0, 2.0, 3.0]], np.float32)
 
