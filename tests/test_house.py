@@ -59,6 +59,7 @@ HOUSE = {
         "planner",
         "planning",
         "retrieval",
+        "words",
         "models",
         "wire",
         "questions",

@@ -14,7 +14,7 @@
     clauses       a request that asks for more than one thing
     parameters    a JSON schema, whatever its dialect
     spans         the parts of a request that can be an argument
-    moments, numerals, wording    dates, numbers, words
+    moments, numerals, wording    dates, numbers, names
 
-Nothing here is public: :class:`brain.Planner` is. The lists of words (``*.txt``) are general English.
+Nothing here is public: :class:`brain.Planner` is. The lists of names (``*.txt``) are general English.
 """

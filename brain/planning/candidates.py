@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..words import likeness, word_set
 from .cues import Candidate, cue, preposition_fit
 from .moments import Moment, write_date, write_time
 from .parameters import Parameter
 from .quantities import numbers
 from .spans import Reading
-from .wording import likeness, word_set
 
 __all__ = ["dates", "flags", "options", "times"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from ..words import FAINT, likeness, stem, word_set
 from .spans import Reading
-from .wording import FAINT, likeness, stem, word_set
 
 __all__ = ["reference_goes_first", "refers_back", "says_something", "split", "verb_stems"]
 

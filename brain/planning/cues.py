@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ..words import FAINT, STOP, Token, likeness, stem, word_set
 from .parameters import Parameter
 from .spans import Reading
-from .wording import FAINT, STOP, Token, likeness, stem, word_set
 
 __all__ = ["Candidate", "cue", "naming", "preposition_fit"]
 

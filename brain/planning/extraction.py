@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..words import FAINT
 from .candidates import flags, options
 from .cues import Candidate, cue
 from .parameters import Parameter
 from .quantities import numbers
 from .spans import Reading
 from .texts import texts
-from .wording import FAINT
 
 __all__ = ["Extraction", "coordinated", "extract"]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..events import ToolSchema
+from ..words import FAINT, STOP, Token, identifier_words, likeness, stem, tokenize, word_set
 from .parameters import Parameter, parameters_of
 from .spans import Reading
-from .wording import FAINT, STOP, Token, identifier_words, likeness, stem, tokenize, word_set
 
 __all__ = ["Fit", "Profile", "fit", "profile_of", "rarity"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .wording import word_set
+from ..words import word_set
 
 __all__ = ["Numeral", "convert", "dimension", "find_numerals", "unit_in"]
 

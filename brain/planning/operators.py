@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
+from ..words import FAINT, Token, stem, word_set
 from .numerals import Numeral, unit_in
-from .wording import FAINT, Token, currency_code, stem, word_set
+from .wording import currency_code
 
 __all__ = ["worded"]
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..words import FAINT, STOP, identifier_words, stem, tokenize, word_set
 from .numerals import unit_in
-from .wording import FAINT, STOP, identifier_words, stem, tokenize, word_set
 
 __all__ = ["Option", "Parameter", "Role", "parameters_of", "resolve"]
 

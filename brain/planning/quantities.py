@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
+from ..words import word_set
 from .cues import Candidate, cue, naming, preposition_fit
 from .numerals import Numeral, convert, dimension
 from .parameters import Parameter
 from .spans import Reading
-from .wording import word_set
 
 __all__ = ["numbers"]
 

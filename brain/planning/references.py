@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..words import likeness
 from .parameters import Parameter, parameters_of, resolve
-from .wording import likeness
 
 __all__ = ["NoValue", "fill", "suits"]
 

@@ -14,10 +14,10 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
+from ..words import STOP, Token, tokenize, word_set
 from .moments import Moment, find_dates, find_times
 from .numerals import Numeral, find_numerals
 from .operators import worded
-from .wording import STOP, Token, tokenize, word_set
 
 __all__ = ["READ", "Reading", "Span"]
 

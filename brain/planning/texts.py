@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
+from ..words import STOP, likeness, stem, tokenize, word_set
 from .candidates import dates, options, times
 from .cues import Candidate, cue, preposition_fit
 from .numerals import unit_in
 from .parameters import Parameter
 from .patterns import is_loose, patterns
 from .spans import Reading, Span
-from .wording import STOP, country_of, currency_code, is_name_of, likeness, stem, tokenize, word_set
+from .wording import country_of, currency_code, is_name_of
 
 __all__ = ["texts"]
 

@@ -10,7 +10,7 @@ from brain.planning.matching import fit, profile_of
 from brain.planning.parameters import parameters_of
 from brain.planning.references import NoValue, fill, suits
 from brain.planning.spans import Reading
-from brain.planning.wording import identifier_words, likeness, stem
+from brain.words import identifier_words, likeness, stem
 
 
 @pytest.mark.parametrize(
