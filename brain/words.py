@@ -143,6 +143,11 @@ def _is_typo(shorter: str, longer: str) -> bool:
     return same >= 3 and (tail <= 0 or shorter[-tail:] == longer[-tail:])
 
 
+def meanings(word: str) -> frozenset[int]:
+    """The groups of synonyms that a stem stands in: two stems with a group in common may stand for each other."""
+    return _synonyms().get(word, _NONE)
+
+
 _NONE: frozenset[int] = frozenset()
 
 
