@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import inspect
 import re
 import time
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get
 
 from pydantic import BaseModel, TypeAdapter
 
+from .adapters import adapter_of, try_out
 from .climb import Hooks, LadderRung, Question, climb
 from .errors import CannotAnswer, DefinitionError, InvalidAnswer
 from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
@@ -111,8 +113,7 @@ class Specialist(Generic[P, T]):
         self._check_declaration()
         self.answer_type = _answer_type(self.signature.returns, self.name)
         try:
-            self.answers: TypeAdapter[Any] = TypeAdapter(self.answer_type)
-            self.returns: dict[str, Any] = self.answers.json_schema()
+            try_out(self.answer_type)
         except Exception as error:  # pydantic has several exceptions for a type it cannot describe
             raise DefinitionError(f"{self.name}: its answer's type cannot be checked: {error}") from None
 
@@ -146,6 +147,16 @@ class Specialist(Generic[P, T]):
 
     def __repr__(self) -> str:
         return f"<specialist {self.name}>"
+
+    @functools.cached_property
+    def answers(self) -> TypeAdapter[Any]:
+        """What checks an answer's type."""
+        return adapter_of(self.answer_type)
+
+    @functools.cached_property
+    def returns(self) -> dict[str, Any]:
+        """JSON schema of the answer."""
+        return self.answers.json_schema()
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -230,7 +241,7 @@ class Specialist(Generic[P, T]):
         )
 
         async def run(question: Question) -> Attempt:
-            return await who._attempt(name, question, max_steps, judge, self.answers, timeout)
+            return await who._attempt(name, question, max_steps, judge, self, timeout)
 
         return LadderRung(policy, run)
 
@@ -240,7 +251,7 @@ class Specialist(Generic[P, T]):
         question: Question,
         max_steps: int | None,
         judge: Specialist[..., Any],
-        answers: TypeAdapter[Any],
+        asker: Specialist[..., Any],
         timeout: float | None,
     ) -> Attempt:
         start = time.perf_counter()
@@ -255,10 +266,10 @@ class Specialist(Generic[P, T]):
             async with timer:
                 # A copy: what a function does to its arguments must not change the question for who checks the answer.
                 arguments: Mapping[str, Any] = copy.deepcopy(question.arguments)
-                if answers is not self.answers:  # another's question: its types may be wider
+                if asker is not self:  # another's question: its types may be wider
                     arguments = self.signature.check(arguments)
                 answer = await metered(self._answer(arguments, effort), meter)
-                value = check_answer(answers, answer.value, self.name)
+                value = check_answer(asker.answers, answer.value, self.name)
                 fields = {
                     "outcome": "answered",
                     "value": value,

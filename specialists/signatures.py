@@ -11,14 +11,13 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
-from typing import Annotated, Any, NotRequired, Required, cast, get_type_hints
+from typing import Annotated, Any, NotRequired, Required, get_type_hints
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
-from typing_extensions import TypedDict
 
 from . import strict_json
+from .adapters import arguments_adapter, schema_of_arguments, try_out
 from .errors import DefinitionError, InvalidAnswer, InvalidArguments
 
 __all__ = ["Signature", "check_answer", "problems_of"]
@@ -50,7 +49,7 @@ class Signature:
             free = [each for name, each in self._signature.parameters.items() if name not in function.keywords]
             self._signature = self._signature.replace(parameters=free)
         self.injected_names: tuple[str, ...] = ()
-        fields: dict[str, Any] = {}
+        self._types: dict[str, Any] = {}
         for parameter in self._signature.parameters.values():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                 raise DefinitionError(
@@ -63,15 +62,30 @@ class Signature:
             if injected(hints[parameter.name]):
                 self.injected_names += (parameter.name,)
             else:
-                fields[parameter.name] = _field(hints[parameter.name], parameter.default)
-        # A typed dictionary, not a model: a parameter may be called `schema`, `json` or `copy`.
-        arguments = cast("Any", TypedDict)("arguments", fields)
-        arguments.__pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False, populate_by_name=True)
+                self._types[parameter.name] = hints[parameter.name]
         try:
-            self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(arguments)
-            self.schema = self._schema()
+            for name, annotation in self._types.items():
+                default = self._signature.parameters[name].default
+                try_out(_field(annotation, default) if isinstance(default, FieldInfo) else annotation, argument=True)
         except Exception as error:  # pydantic has several exceptions for a type it cannot describe
             raise DefinitionError(f"{self.name}: its parameters cannot be written as a JSON schema: {error}") from None
+
+    @functools.cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        """Made at the first call: most of many thousand functions are never called."""
+        return arguments_adapter(self._fields())
+
+    @functools.cached_property
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the arguments."""
+        schema = schema_of_arguments(self._fields())
+        schema.pop("title", None)
+        schema.setdefault("properties", {})
+        for name, entry in schema["properties"].items():
+            entry.pop("title", None)
+            if name in self._described[1]:
+                entry.setdefault("description", self._described[1][name])
+        return schema
 
     @property
     def description(self) -> str:
@@ -107,6 +121,10 @@ class Signature:
             raise InvalidArguments(f"{self.name}: {problem}", problems=(problem,)) from None
         return self._ordered(lambda: self._adapter.validate_json(data, strict=True))
 
+    def _fields(self) -> dict[str, Any]:
+        defaults = {name: parameter.default for name, parameter in self._signature.parameters.items()}
+        return {name: _field(annotation, defaults[name]) for name, annotation in self._types.items()}
+
     def _ordered(self, validate: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
             checked = validate()
@@ -114,21 +132,6 @@ class Signature:
             problems = problems_of(error)
             raise InvalidArguments(f"{self.name}: {'; '.join(problems)}", problems=problems) from None
         return {name: checked[name] for name in self._signature.parameters if name in checked}
-
-    def _schema(self) -> dict[str, Any]:
-        schema = self._adapter.json_schema(schema_generator=_JsonSchema)
-        schema.pop("title", None)
-        schema.setdefault("properties", {})
-        for name, entry in schema["properties"].items():
-            entry.pop("title", None)
-            if name in self._described[1]:
-                entry.setdefault("description", self._described[1][name])
-        return schema
-
-
-class _JsonSchema(GenerateJsonSchema):
-    # A default that is not JSON is merely absent from the schema.
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012 - pydantic's own spelling
 
 
 def check_answer(adapter: TypeAdapter[Any], value: Any, who: str) -> Any:
