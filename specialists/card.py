@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import CardError, ModelRejected
+from .files import NOT_A_FILE, FileProblem, is_plain_name, open_plain, read_plain
 from .signatures import problems_of
 
 __all__ = [
@@ -34,6 +36,11 @@ CARD = "specialist.toml"
 
 NOT_LISTED = {CARD, "certificate.json", "README.md"}
 """The card cannot hold its own hash; the certificate names the digest of the rest; the README is prose."""
+
+MOST_BYTES = 1024**2
+"""A card is a page, not a book."""
+MOST_SOURCE_BYTES = 16 * 1024**2
+_NO_NAME = "is no name for a file on every system (it has a backslash, a colon or '..')"
 
 _LITTER = re.compile(r"^(\..*|__pycache__|.*\.egg-info|build|dist)$")
 
@@ -78,24 +85,26 @@ def read_card(folder: Path) -> Card:
     path = folder / CARD
     if not folder.is_dir():
         raise CardError(f"there is no folder {str(folder)!r}")
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CardError(
             f"the folder {str(folder)!r} has no {CARD}; `brain specialists new NAME` writes one to start from"
         )
     try:
-        data: dict[str, Any] = tomllib.loads(path.read_bytes().decode("utf-8"))
+        text = read_plain(CARD, within=folder, limit=MOST_BYTES)
+    except FileProblem as problem:
+        raise CardError(f"{path} {problem}") from None
+    try:
+        data: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
         return Card.model_validate(data)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CardError(f"{path} is not TOML: {error}") from None
-    except OSError as error:
-        raise CardError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise CardError(f"{path}: {'; '.join(problems_of(error))}") from None
 
 
-def file_hash(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
+def file_hash(path: Path, *, within: Path | None = None, hard_links: bool | None = None) -> str:
+    """The sha256 of a file, in hex. Raises :class:`specialists.files.FileProblem`; see there for the arguments."""
+    with open_plain(path, within=within, hard_links=hard_links) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -110,31 +119,56 @@ def listed_files(folder: Path) -> Iterator[str]:
         yield "/".join(parts)
 
 
-def file_problems(folder: Path, card: Card) -> Iterator[tuple[str, str]]:
-    """Each file that is not as the card says, with what is wrong with it; nothing when the folder is the card's."""
+def file_problems(
+    folder: Path, card: Card, *, hard_links: bool | None = None, sources: dict[str, bytes] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Each file that is not as the card says, with what is wrong with it; nothing when the folder is the card's.
+
+    Each file is opened once, as :func:`specialists.files.open_plain` does it, which also explains ``hard_links``.
+    ``sources``: is given the bytes of each Python file that is as the card says, by its name in the card.
+    """
     present = set(listed_files(folder))
     for name in sorted(card.files):
-        path = folder / name
         if name not in present:
             yield name, f"the card lists {name!r}, which is not in the folder"
-        elif path.is_symlink():
-            yield name, f"{name!r} is a link, and a link can be pointed elsewhere"
-        elif not path.is_file():
-            yield name, f"{name!r} is not a plain file"
-        elif file_hash(path) != card.files[name]:
-            yield name, f"{name!r} is not the file the card names (its sha256 differs)"
+        elif problem := _problem(folder, name, card.files[name], hard_links, sources):
+            yield name, f"{name!r} {problem}"
     for name in sorted(present - set(card.files)):
         yield name, f"{name!r} is not listed in the card"
 
 
-def verify_files(folder: Path, card: Card) -> None:
+def _problem(
+    folder: Path, name: str, digest: str, hard_links: bool | None, sources: dict[str, bytes] | None
+) -> str | None:
+    if not is_plain_name(name):
+        return _NO_NAME
+    try:
+        if sources is not None and name.endswith(".py"):
+            source = read_plain(name, within=folder, limit=MOST_SOURCE_BYTES, hard_links=hard_links)
+            if hashlib.sha256(source).hexdigest() == digest:
+                sources[name] = source
+                return None
+        elif file_hash(Path(name), within=folder, hard_links=hard_links) == digest:
+            return None
+    except FileProblem as problem:
+        return "is not a plain file" if str(problem) == NOT_A_FILE else str(problem)
+    return "is not the file the card names (its sha256 differs)"
+
+
+def verify_files(folder: Path, card: Card, *, hard_links: bool | None = None) -> dict[str, bytes]:
     """Check that the folder holds the listed files with the listed hashes, and no others.
+
+    The result is the source of its Python files by their names in the card: what is imported of a folder comes from
+    these bytes, so that nobody can exchange a file between this check and the import. Other files are read again by
+    the folder's own code; a model is then checked once more, over the bytes that are loaded.
 
     Raises :class:`ModelRejected` that names the first file that differs.
     """
-    for _, problem in file_problems(folder, card):
+    sources: dict[str, bytes] = {}
+    for _, problem in file_problems(folder, card, hard_links=hard_links, sources=sources):
         remedy = f"get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
         raise ModelRejected(f"{card.name}: {problem}; {remedy}")
+    return sources
 
 
 def seal(folder: Path) -> Card:
@@ -145,7 +179,13 @@ def seal(folder: Path) -> Card:
     for name in listed_files(folder):
         if (folder / name).is_symlink() or not (folder / name).is_file():
             raise CardError(f"{folder / name} is not a plain file; put the file itself there, or take it away")
-        lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{file_hash(folder / name)}"')
+        if not is_plain_name(name):
+            raise CardError(f"{folder}: {name!r} {_NO_NAME}; give it another")
+        try:
+            digest = file_hash(Path(name), within=folder)
+        except FileProblem as problem:
+            raise CardError(f"{folder / name} {problem}") from None
+        lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{digest}"')
     head = re.split(r"^\[files\]", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0].rstrip("\n")
     text = "\n".join([head, "", "[files]", *lines, ""])
     try:

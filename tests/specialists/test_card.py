@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -118,11 +119,67 @@ def test_27_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
 
 
 def test_names_that_toml_must_escape(folder: Path) -> None:
-    for name in ('quo"te.txt', "back\\slash.txt", "ünï côdé.txt", "line\nbreak.txt"):
+    for name in ('quo"te.txt', "ünï côdé.txt", "line\nbreak.txt"):
         (folder / name).write_text(name)
     card = seal(folder)
     assert set(card.files) == set(listed_files(folder))
     verify_files(folder, card)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names mean something else there")
+@pytest.mark.parametrize(
+    "name", ["back\\slash.txt", "C:\\secret.txt", "C:secret.txt", "code.py:stream"]
+)
+def test_27_a_name_that_means_something_else_on_another_system_is_refused(folder: Path, name: str) -> None:
+    (folder / name).write_text("canary")
+    with pytest.raises(CardError, match="no name for a file on every system") as caught:
+        seal(folder)
+    assert "canary" not in str(caught.value)
+    digest = hashlib.sha256(b"canary").hexdigest()
+    with (folder / CARD).open("a") as card:
+        card.write(f"'{name}' = '{digest}'\n")
+    with pytest.raises(ModelRejected, match="no name for a file on every system"):
+        verify_files(folder, read_card(folder))
+
+
+@pytest.mark.skipif(not hasattr(os, "link"), reason="no hard links on this system")
+def test_27_a_second_name_is_refused_but_where_packages_are_installed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = read_card(folder)
+    os.link(folder / "code.py", folder.parent / "second")
+    with pytest.raises(ModelRejected, match=r"'code.py' has a second name \(a hard link\)"):
+        verify_files(folder, card)
+    with pytest.raises(CardError, match="has a second name"):
+        seal(folder)
+    # As uv and conda install: each file is also in their cache.
+    monkeypatch.syspath_prepend(str(folder.parent))
+    (folder.parent / "greeter-0.1.dist-info").mkdir()
+    assert verify_files(folder, card) == {"code.py": b"x = 1\n"}
+    with pytest.raises(ModelRejected, match="has a second name"):
+        verify_files(folder, card, hard_links=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links on this system")
+def test_27_a_card_that_is_a_link_shows_nothing_of_its_target(folder: Path) -> None:
+    secret = folder.parent / "secret"
+    secret.write_text('canary = "canary"\n')
+    (folder / CARD).unlink()
+    (folder / CARD).symlink_to(secret)
+    with pytest.raises(CardError, match="is a link") as caught:
+        read_card(folder)
+    assert "canary" not in str(caught.value)
+    (folder / CARD).unlink()
+    os.mkfifo(folder / CARD)
+    with pytest.raises(CardError, match="is not a file"):
+        read_card(folder)
+
+
+def test_a_card_is_a_page_and_not_a_book(folder: Path) -> None:
+    with (folder / CARD).open("a") as card:
+        card.write("#" * 2**21)
+    with pytest.raises(CardError, match="more than the 1,048,576 allowed"):
+        read_card(folder)
 
 
 def test_seal_never_loses_what_stands_after_the_files(folder: Path) -> None:
