@@ -12,6 +12,8 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import specialists as _specialists
 
@@ -22,61 +24,62 @@ if getattr(_specialists, "DISTRIBUTION", None) != "brain-specialists":
         " the one that brain needs: remove or rename it, then pip install brain-specialists"
     )
 
-from specialists import Attempt, Cost, Outcome, Verdict
+if TYPE_CHECKING:
+    from specialists import Attempt, Cost, Outcome, Verdict
 
-from .agent import Brain
-from .errors import (
-    Abstained,
-    ApprovalRequired,
-    AuthenticationFailed,
-    BrainError,
-    BrainProtocolError,
-    BudgetExceeded,
-    ConfigurationError,
-    ContextOverflow,
-    CostLimit,
-    EndpointRefused,
-    EndpointUnavailable,
-    InvalidOutput,
-    InvalidToolCall,
-    MissingKey,
-    MissingRuntime,
-    ModelError,
-    ModelTimeout,
-    NotBuilt,
-    PromptError,
-    RateLimited,
-    RepeatLimit,
-    RequestRejected,
-    RunStopped,
-    RunTimeout,
-    TurnLimit,
-    UnknownModel,
-)
-from .events import (
-    AttemptMade,
-    ChatModel,
-    Done,
-    Message,
-    ModelRequest,
-    ModelResponse,
-    PendingApproval,
-    RunEvent,
-    TextDelta,
-    TokenUsage,
-    ToolAnswered,
-    ToolCall,
-    ToolCalled,
-    ToolSchema,
-    Turn,
-    WireAttempt,
-)
-from .ledger import Usage
-from .models import OpenAIModel
-from .planner import Planner
-from .prices import Price
-from .results import RunResult
-from .tooling import RunContext, Tool, tool
+    from .agent import Brain
+    from .errors import (
+        Abstained,
+        ApprovalRequired,
+        AuthenticationFailed,
+        BrainError,
+        BrainProtocolError,
+        BudgetExceeded,
+        ConfigurationError,
+        ContextOverflow,
+        CostLimit,
+        EndpointRefused,
+        EndpointUnavailable,
+        InvalidOutput,
+        InvalidToolCall,
+        MissingKey,
+        MissingRuntime,
+        ModelError,
+        ModelTimeout,
+        NotBuilt,
+        PromptError,
+        RateLimited,
+        RepeatLimit,
+        RequestRejected,
+        RunStopped,
+        RunTimeout,
+        TurnLimit,
+        UnknownModel,
+    )
+    from .events import (
+        AttemptMade,
+        ChatModel,
+        Done,
+        Message,
+        ModelRequest,
+        ModelResponse,
+        PendingApproval,
+        RunEvent,
+        TextDelta,
+        TokenUsage,
+        ToolAnswered,
+        ToolCall,
+        ToolCalled,
+        ToolSchema,
+        Turn,
+        WireAttempt,
+    )
+    from .ledger import Usage
+    from .models import OpenAIModel
+    from .planner import Planner
+    from .prices import Price
+    from .results import RunResult
+    from .tooling import RunContext, Tool, tool
 
 __all__ = [
     "Abstained",
@@ -135,5 +138,45 @@ __all__ = [
     "WireAttempt",
     "tool",
 ]
+
+_HOMES = {
+    name: module
+    for module, names_there in {
+        "specialists": "Attempt Cost Outcome Verdict",
+        ".agent": "Brain",
+        ".errors": (
+            "Abstained ApprovalRequired AuthenticationFailed BrainError BrainProtocolError BudgetExceeded "
+            "ConfigurationError ContextOverflow CostLimit EndpointRefused EndpointUnavailable InvalidOutput "
+            "InvalidToolCall MissingKey MissingRuntime ModelError ModelTimeout NotBuilt PromptError RateLimited "
+            "RepeatLimit RequestRejected RunStopped RunTimeout TurnLimit UnknownModel"
+        ),
+        ".events": (
+            "AttemptMade ChatModel Done Message ModelRequest ModelResponse PendingApproval RunEvent TextDelta "
+            "TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
+        ),
+        ".ledger": "Usage",
+        ".models": "OpenAIModel",
+        ".planner": "Planner",
+        ".prices": "Price",
+        ".results": "RunResult",
+        ".tooling": "RunContext Tool tool",
+    }.items()
+    for name in names_there.split()
+}
+"""Where each public name is made: its module is imported when the name is first asked for."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name], __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 logging.getLogger("brain").addHandler(logging.NullHandler())

@@ -6,34 +6,37 @@ A specialist, its ladder and its card are useful without any brain; this package
 from __future__ import annotations
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .card import Card, read_card
-from .climb import Hooks, LadderRung, Question, Rung
-from .costs import Cost
-from .define import Answer, Classification, Effort, Specialist, specialist
-from .errors import (
-    CannotAnswer,
-    CardError,
-    CasesError,
-    DeadlinePassed,
-    DefinitionError,
-    InvalidAnswer,
-    InvalidArguments,
-    MissingRuntime,
-    ModelFailed,
-    ModelRejected,
-    Overloaded,
-    Quarantined,
-    ScaffoldError,
-    SpecialistError,
-    UnknownSpecialist,
-    UntrustedFolder,
-    WorkerDied,
-)
-from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
-from .onnx import OnnxModel
-from .registry import load, names
-from .verifiers import Verdict, Verifier
+if TYPE_CHECKING:
+    from .card import Card, read_card
+    from .climb import Hooks, LadderRung, Question, Rung
+    from .costs import Cost
+    from .define import Answer, Classification, Effort, Specialist, specialist
+    from .errors import (
+        CannotAnswer,
+        CardError,
+        CasesError,
+        DeadlinePassed,
+        DefinitionError,
+        InvalidAnswer,
+        InvalidArguments,
+        MissingRuntime,
+        ModelFailed,
+        ModelRejected,
+        Overloaded,
+        Quarantined,
+        ScaffoldError,
+        SpecialistError,
+        UnknownSpecialist,
+        UntrustedFolder,
+        WorkerDied,
+    )
+    from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
+    from .onnx import OnnxModel
+    from .registry import load, names
+    from .verifiers import Verdict, Verifier
 
 __all__ = [
     "Answer",
@@ -77,6 +80,41 @@ __all__ = [
     "replay",
     "specialist",
 ]
+
+_HOMES = {
+    name: module
+    for module, names_there in {
+        ".card": "Card read_card",
+        ".climb": "Hooks LadderRung Question Rung",
+        ".costs": "Cost",
+        ".define": "Answer Classification Effort Specialist specialist",
+        ".errors": (
+            "CannotAnswer CardError CasesError DeadlinePassed DefinitionError InvalidAnswer InvalidArguments "
+            "MissingRuntime ModelFailed ModelRejected Overloaded Quarantined ScaffoldError SpecialistError "
+            "UnknownSpecialist UntrustedFolder WorkerDied"
+        ),
+        ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
+        ".onnx": "OnnxModel",
+        ".registry": "load names",
+        ".verifiers": "Verdict Verifier",
+    }.items()
+    for name in names_there.split()
+}
+"""Where each public name is made: its module is imported when the name is first asked for."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name], __name__), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 DISTRIBUTION = "brain-specialists"
 """How ``brain`` knows that the package ``specialists`` it finds is this one."""
