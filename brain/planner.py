@@ -9,10 +9,13 @@ again at every turn, and comes out the same.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any
 
+from .catalogue import Catalogue
 from .events import Message, ModelRequest, ModelResponse, Plan, PlanStep, ToolCall, ToolSchema, WireAttempt
 from .planning.choosing import THRESHOLD, Proposal, completion, features, propose, score_of
 from .planning.clauses import reference_goes_first, refers_back, says_something, split, verb_stems
@@ -34,6 +37,12 @@ _DETOUR = 0.3
 _HEARD = 0.3
 """A tool that scores less is no reason to prefer the tool that it could give something to."""
 _MAX_STEPS = 8
+MANY = 64
+"""With more tools than these only the ones that a request speaks of are compared with it (see :mod:`.retrieval`)."""
+_CANDIDATES = 16
+"""How many tools a request brings; each of several clauses brings half as many."""
+_SETS = 4
+"""Sets of tools whose index is kept; a brain keeps the one of its own."""
 
 
 @dataclass(slots=True)
@@ -67,6 +76,10 @@ class _Drafted:
 class Planner:
     """A :class:`~brain.events.ChatModel` that needs no key, no network and no model."""
 
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: list[Catalogue] = []
+
     @property
     def name(self) -> str:
         """Shown in receipts."""
@@ -74,6 +87,9 @@ class Planner:
 
     def plan(self, request: str, tools: Sequence[ToolSchema]) -> Plan:
         """The calls that answer ``request``, or none and the reason. The same words and tools give the same plan."""
+        return self._plan(request, self._considered(request, tools))
+
+    def _plan(self, request: str, tools: Sequence[ToolSchema]) -> Plan:
         drafted = self._drafts(request, tools)
         drafts, score = drafted.drafts, drafted.score
         if not drafts:
@@ -89,7 +105,7 @@ class Planner:
 
     def draft(self, request: str, tools: Sequence[ToolSchema]) -> tuple[PlanStep, ...]:
         """The calls the planner would make if it could not abstain: for measuring."""
-        return _steps(self._drafts(request, tools).drafts)
+        return _steps(self._drafts(request, self._considered(request, tools)).drafts)
 
     async def ask(
         self,
@@ -103,10 +119,11 @@ class Planner:
         Nothing leaves the process, so ``on_attempt`` is never called.
         """
         turn, text, since = _last_request(request.messages)
-        plan = self.plan(text, request.tools)
+        tools = self._considered(text, request.tools)
+        plan = self._plan(text, tools)
         if not plan.steps:
             return self._abstain(plan.reason or "No tool fits the request.")
-        profiles = {tool.name: profile_of(tool) for tool in request.tools}
+        profiles = {tool.name: profile_of(tool) for tool in tools}
         answers = _answers(since)
         values: dict[int, Any] = {}
         for index, step in enumerate(plan.steps):
@@ -131,6 +148,34 @@ class Planner:
         if on_text is not None:
             on_text(sentence)
         return ModelResponse(sentence, (), "stop", self.name, value_of=_call_id(turn, len(plan.steps) - 1))
+
+    def _considered(self, request: str, tools: Sequence[ToolSchema]) -> Sequence[ToolSchema]:
+        """All tools, or, of more than :data:`MANY`, those whose names and descriptions the request speaks of.
+
+        Each clause of the request brings some of its own: a rare word in one of them must not crowd out the others'.
+        """
+        if len(tools) <= MANY or not request.strip():
+            return tools
+        catalogue = self._catalogue(tools)
+        places = set(catalogue.best(request, _CANDIDATES))
+        clauses = split(Reading(request), ())
+        for clause in clauses if len(clauses) > 1 else ():
+            places.update(catalogue.best(clause, _CANDIDATES // 2))
+        return [catalogue[place] for place in sorted(places)]
+
+    def _catalogue(self, tools: Sequence[ToolSchema]) -> Catalogue:
+        """``tools`` with their index; kept for the last few sets of tools, so that it is made once for each."""
+        if isinstance(tools, Catalogue):
+            return tools
+        with self._lock:
+            for place, known in enumerate(self._known):
+                if len(known) == len(tools) and all(map(is_, known, tools)):
+                    self._known.insert(0, self._known.pop(place))
+                    return known
+        fresh = Catalogue(tools)
+        with self._lock:
+            self._known = [fresh, *self._known[: _SETS - 1]]
+        return fresh
 
     def _abstain(self, reason: str) -> ModelResponse:
         return ModelResponse(None, (), "stop", self.name, abstention=reason)

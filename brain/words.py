@@ -7,6 +7,7 @@ read on first use, so that importing the package stays cheap.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -15,12 +16,14 @@ __all__ = [
     "FAINT",
     "STOP",
     "Token",
+    "Vocabulary",
     "identifier_words",
     "likeness",
     "lines_of",
     "stem",
     "stems",
     "tokenize",
+    "vocabulary_of",
     "word_set",
 ]
 
@@ -112,9 +115,14 @@ def _uncompounded(word: str) -> list[str]:
     return [match[1], match[2]] if match and word not in ("database", "password", "update") else [word]
 
 
-def stems(text: str, limit: int = 400) -> list[str]:
-    """Stems of the content words of ``text``."""
-    return [token.stem for token in tokenize(text, limit) if token.is_content]
+def stems(text: str, limit: int = 400) -> tuple[str, ...]:
+    """Stems of the content words among the first ``limit`` tokens of ``text``."""
+    return _stems(text, limit) if len(text) <= 200 else _stems.__wrapped__(text, limit)
+
+
+@lru_cache(maxsize=2048)
+def _stems(text: str, limit: int) -> tuple[str, ...]:
+    return tuple(token.stem for token in tokenize(text, limit) if token.is_content)
 
 
 @lru_cache(maxsize=65536)
@@ -130,6 +138,36 @@ def likeness(first: str, second: str) -> float:
             return 0.8
     groups = _synonyms()
     return 0.8 if not groups.get(first, _NONE).isdisjoint(groups.get(second, _NONE)) else 0.0
+
+
+class Vocabulary:
+    """Some stems, to be asked which others are alike: as :func:`likeness` with each of them, at the cost of one."""
+
+    __slots__ = ("_beginnings", "_meanings", "_words")
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._words = frozenset(words)
+        self._meanings = frozenset(group for word in self._words for group in meanings(word))
+        self._beginnings: dict[str, list[str]] = {}
+        for word in self._words:
+            if len(word) >= 5:
+                self._beginnings.setdefault(word[:3], []).append(word)
+
+    def likeness(self, word: str) -> float:
+        """The most that ``word`` is like any of the words: 1, 0.8 or 0."""
+        if word in self._words:
+            return 1.0
+        if not self._meanings.isdisjoint(meanings(word)):
+            return 0.8
+        if len(word) >= 5:  # inflections and misspellings begin alike
+            return max((likeness(word, other) for other in self._beginnings.get(word[:3], ())), default=0.0)
+        return 0.0
+
+
+@lru_cache(maxsize=1024)
+def vocabulary_of(words: frozenset[str]) -> Vocabulary:
+    """The :class:`Vocabulary` of ``words``, kept for the next time."""
+    return Vocabulary(words)
 
 
 def _is_typo(shorter: str, longer: str) -> bool:

@@ -62,6 +62,7 @@ HOUSE = {
         "dispatch",
         "planner",
         "planning",
+        "catalogue",
         "retrieval",
         "words",
         "models",

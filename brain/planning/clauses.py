@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..words import FAINT, likeness, stem, word_set
+from ..words import FAINT, stem, word_set
 from .spans import Reading
 
 __all__ = ["reference_goes_first", "refers_back", "says_something", "split", "verb_stems"]
@@ -122,4 +122,4 @@ _EXPLAINING = word_set("it it's this that these those i i'm we he she they there
 
 def verb_stems(names: Sequence[Sequence[str]]) -> set[str]:
     """The first words of tools' names, which are mostly verbs, where no general verb means the same."""
-    return {words[0] for words in names if words and not any(likeness(words[0], verb) == 1.0 for verb in _VERBS)}
+    return {words[0] for words in names if words} - _VERBS

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from ..events import ToolSchema
-from ..words import FAINT, STOP, Token, identifier_words, likeness, stem, tokenize, word_set
+from ..words import FAINT, STOP, Token, Vocabulary, identifier_words, stem, tokenize, vocabulary_of, word_set
 from .parameters import Parameter, parameters_of
 from .spans import Reading
 
@@ -32,6 +32,8 @@ class Profile:
     name: tuple[str, ...]
     purpose: tuple[str, ...]
     other: frozenset[str]
+    vocabularies: tuple[Vocabulary, Vocabulary, Vocabulary]
+    """The same words, to be compared with."""
 
     @property
     def own(self) -> frozenset[str]:
@@ -62,8 +64,29 @@ def _profile(name: str, description: str) -> tuple[tuple[str, ...], tuple[str, .
     return name_stems, purpose, frozenset(t.stem for t in tokenize(rest, 200) if t.is_content)
 
 
+class _Known:
+    """A tool, equal to nothing but itself: its schema cannot be hashed, and to compare it would cost as much."""
+
+    __slots__ = ("tool",)
+
+    def __init__(self, tool: ToolSchema) -> None:
+        self.tool = tool
+
+    def __hash__(self) -> int:
+        return id(self.tool)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Known) and self.tool is other.tool
+
+
 def profile_of(tool: ToolSchema) -> Profile:
-    """The words of ``tool``."""
+    """The words of ``tool``; kept for the next plan, so a schema is not to be changed once it was planned with."""
+    return _profile_of(_Known(tool))
+
+
+@lru_cache(maxsize=512)
+def _profile_of(known: _Known) -> Profile:
+    tool = known.tool
     name, purpose, rest = _profile(tool.name, tool.description or "")
     parameters = parameters_of(tool.parameters)
     other = set(rest)
@@ -72,7 +95,8 @@ def profile_of(tool: ToolSchema) -> Profile:
         other.update(parameter.described)
         for option in parameter.options:
             other.update(option.stems)
-    return Profile(tool, parameters, name, purpose, frozenset(other))
+    vocabularies = (Vocabulary(name), Vocabulary(purpose), Vocabulary(other))
+    return Profile(tool, parameters, name, purpose, frozenset(other), vocabularies)
 
 
 def rarity(profiles: Sequence[Profile]) -> Mapping[str, float]:
@@ -85,10 +109,19 @@ def rarity(profiles: Sequence[Profile]) -> Mapping[str, float]:
     return {word: 1.0 if total < 2 else 1.0 - 0.75 * (count - 1) / (total - 1) for word, count in counts.items()}
 
 
-def _alike(word: str, others: Sequence[str] | frozenset[str]) -> float:
-    if word in others:
-        return 1.0
-    return max((likeness(word, other) for other in others), default=0.0)
+def _nearness(word: str, profile: Profile, in_purpose: float, in_other: float) -> float:
+    """How near a tool comes to a word: fully by its name, by ``in_purpose`` and ``in_other`` in its other words.
+
+    The weights are such that the first place where the word stands decides; so it is not looked for any further.
+    """
+    by_name, by_purpose, by_other = profile.vocabularies
+    named = by_name.likeness(word)
+    if named == 1.0:
+        return named
+    purposed = in_purpose * by_purpose.likeness(word)
+    if purposed == in_purpose or not named:
+        return purposed or in_other * by_other.likeness(word)
+    return named
 
 
 def fit(
@@ -105,22 +138,14 @@ def fit(
     asked = total = 0.0
     for token in free:
         weight = _weight(token) * rare.get(token.stem, 1.0)
-        alike = max(
-            _alike(token.stem, profile.name),
-            0.95 * _alike(token.stem, profile.purpose),
-            0.75 * _alike(token.stem, profile.other),
-        )
         total += weight
-        asked += weight * alike
-    words = frozenset(t.stem for t in content if not any(start <= t.start < end for start, end in quoted))
+        asked += weight * _nearness(token.stem, profile, 0.95, 0.75)
+    words = vocabulary_of(
+        frozenset(t.stem for t in content if not any(start <= t.start < end for start, end in quoted))
+    )
     head_tokens = [t for t in tokens if t.start in heads]
     head = max(
-        (
-            max(
-                _alike(t.stem, profile.name), 0.9 * _alike(t.stem, profile.purpose), 0.4 * _alike(t.stem, profile.other)
-            )
-            for t in head_tokens
-        ),
+        (_nearness(t.stem, profile, 0.9, 0.4) for t in head_tokens),
         default=0.5,
     )
     return Fit(
@@ -131,12 +156,12 @@ def fit(
     )
 
 
-def _share(own: Sequence[str], words: frozenset[str], rare: Mapping[str, float]) -> float:
+def _share(own: Sequence[str], words: Vocabulary, rare: Mapping[str, float]) -> float:
     total = found = 0.0
     for word in own:
         weight = (_FAINT_WEIGHT if word in _FAINT_STEMS else 1.0) * rare.get(word, 1.0)
         total += weight
-        found += weight * _alike(word, words)
+        found += weight * words.likeness(word)
     return found / total if total else 0.0
 
 

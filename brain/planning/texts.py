@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from ..words import STOP, likeness, stem, tokenize, word_set
+from ..words import STOP, likeness, stem, stems, vocabulary_of, word_set
 from .candidates import dates, options, times
 from .cues import Candidate, cue, preposition_fit
 from .numerals import unit_in
@@ -222,10 +222,11 @@ def _is_name_word(word: str, parameter: Parameter) -> bool:
 
 def _own_words(value: str, parameter: Parameter, known: frozenset[str], *, strict: bool) -> float:
     """What a value loses when it only repeats what the tool is called."""
-    words = [t.stem for t in tokenize(value, 20) if t.is_content]
+    words = stems(value, 20)
     if not words:
         return 0.0 if any(c.isdigit() for c in value) else 0.2
-    covered = sum(any(likeness(word, own) >= 0.8 for own in known) for word in words) / len(words)
+    own = vocabulary_of(known)
+    covered = sum(own.likeness(word) >= 0.8 for word in words) / len(words)
     return covered * (0.35 if strict else 0.15)
 
 
