@@ -23,7 +23,7 @@ from specialists.ladder import AcceptLevel, jsonable
 from specialists.loops import run_sync
 from specialists.metering import metered
 
-from .dispatch import CheckedCall, Dispatcher
+from .dispatch import MOST_NAMED, CheckedCall, Dispatcher
 from .errors import (
     Abstained,
     ApprovalRequired,
@@ -216,8 +216,10 @@ class Brain(Generic[Out]):
         raise AttributeError(f"a Brain is immutable, runs share it; {name!r} stays")
 
     def __repr__(self) -> str:
-        names = ", ".join(schema.name for schema in self._dispatcher.schemas)
-        return f"<Brain {self._model.name}, tools: {names or 'none'}>"
+        names = self._dispatcher.schemas.names
+        shown = ", ".join(names[:MOST_NAMED]) or "none"
+        more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        return f"<Brain {self._model.name}, tools: {shown}{more}>"
 
     async def __aenter__(self) -> Brain[Out]:
         return self

@@ -28,8 +28,9 @@ from specialists import (
 from specialists.ladder import AcceptLevel, AttemptOutcome, jsonable
 from specialists.metering import CpuMeter, current_meter, metered
 
+from .catalogue import Catalogue
 from .errors import BrainError, ConfigurationError, ModelTimeout
-from .events import ChatModel, ModelRequest, ToolCall, ToolSchema, WireAttempt
+from .events import ChatModel, ModelRequest, ToolCall, WireAttempt
 from .keys import redact, redact_value
 from .ledger import priced
 from .questions import TypedAnswer
@@ -42,6 +43,9 @@ BIG_MODEL = "big_model"
 
 FUNCTION = "function"
 """Name of the one rung of a plain tool."""
+
+MOST_NAMED = 32
+"""Tools that one message names."""
 
 LONGEST_REASON = 2000
 """Characters of what a tool raised that are kept; all of it would go to the model."""
@@ -94,14 +98,13 @@ class Dispatcher:
         self._accept = accept
         self._fallback = fallback
         self._cpu_rate = cpu_rate
-        self.schemas = tuple(_schema(callee) for callee in self._callees.values())
+        self.schemas = Catalogue(tuple(self._callees.values()))
 
     def check(self, call: ToolCall) -> CheckedCall:
         """Validate a model's call. Raises ``specialists.InvalidArguments`` for an unknown tool too."""
         callee = self._callees.get(call.name)
         if callee is None:
-            known = ", ".join(self._callees) or "none"
-            message = f"there is no tool {call.name[:64]!r}; the tools are {known}"
+            message = f"there is no tool {call.name[:64]!r}; {self._known(call.name)}"
             raise InvalidArguments(message, problems=(message,))
         try:
             check = callee.check if isinstance(callee, Tool) else callee.signature.check_json
@@ -112,6 +115,13 @@ class Dispatcher:
         except Exception as error:  # a validator of the application's own, a schema that refers to nothing
             problem = f"the arguments could not be checked: {type(error).__name__}: {error}"
             raise InvalidArguments(f"{callee.name}: {problem}", problems=(problem,)) from error
+
+    def _known(self, name: str) -> str:
+        """Which tools there are, or, where the list would be long, those whose names are the most like ``name``."""
+        if len(self._callees) <= MOST_NAMED:
+            return f"the tools are {', '.join(self._callees) or 'none'}"
+        nearest = ", ".join(self.schemas.names[place] for place in self.schemas.best(name[:64], 8))
+        return f"of the {len(self._callees)} tools the nearest are {nearest}"
 
     async def call(self, call: CheckedCall, context: RunContext[Any], observer: Observer) -> Outcome[Any]:
         """Answer one call. Everything but a cancellation becomes an outcome."""
@@ -284,12 +294,6 @@ def _as_question(specialist: Specialist[..., Any], question: Question) -> list[d
         },
         {"role": "user", "content": json.dumps(asked, ensure_ascii=False)},
     ]
-
-
-def _schema(callee: Callee) -> ToolSchema:
-    if isinstance(callee, Tool):
-        return callee.schema
-    return ToolSchema(callee.name, callee.description, callee.parameters, callee.returns)
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, get_type_hints, overload
 
-from pydantic import TypeAdapter
-
 from specialists import DefinitionError, InvalidArguments, strict_json
+from specialists.adapters import adapter_of
 from specialists.loops import run_in_thread
 from specialists.signatures import Signature
 
@@ -78,11 +77,10 @@ class Tool(Generic[P, R]):
             raise ConfigurationError(f"{self.name}: only the first parameter may be a RunContext")
         self.function: Callable[..., Any] = function
         self.is_async = is_async(function)
-        self.parameters: Mapping[str, Any] = signature.schema
-        self.returns = _returns(signature.returns)
         self._context = parameters[0] if injected else None
         self._as_one = False
         self._check = signature.check_json
+        self._signature = signature
 
     def _setup(
         self, name: str, description: str, effect: Effect, requires_approval: bool, timeout: float | None
@@ -98,6 +96,16 @@ class Tool(Generic[P, R]):
         self.timeout = timeout
         self.__name__ = name
         self.__doc__ = description
+
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON schema of the arguments; made when it is first asked for, as of a thousand tools few ever are."""
+        return self._signature.schema
+
+    @functools.cached_property
+    def returns(self) -> Mapping[str, Any] | None:
+        """JSON schema of the answer, ``None`` if unknown."""
+        return _returns(self._signature.returns)
 
     @classmethod
     def from_schema(
@@ -309,6 +317,6 @@ def _returns(annotation: Any) -> dict[str, Any] | None:
     if annotation is Any or annotation is None:
         return None
     try:
-        return TypeAdapter(annotation).json_schema()
+        return adapter_of(annotation).json_schema()
     except Exception:  # a return type that pydantic cannot describe is merely unknown
         return None
