@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -23,6 +24,8 @@ from .errors import CardError, DefinitionError, SpecialistError, UnknownSpeciali
 __all__ = ["Found", "find", "folder_of", "is_path", "load", "names"]
 
 ENTRY_POINTS = "specialists"
+MOST_NAMED = 32
+"""Names that one message lists."""
 ZOO = Path(__file__).with_name("zoo")
 
 
@@ -39,8 +42,8 @@ class Found(NamedTuple):
 def names() -> dict[str, str]:
     """Every specialist known by name, with where it comes from: ``bundled`` or the distribution that brings it."""
     found = dict.fromkeys(_bundled(), "bundled")
-    for entry in entry_points(group=ENTRY_POINTS):
-        found.setdefault(entry.name, entry.dist.name if entry.dist else "installed")
+    for name, entry in _installed().items():
+        found.setdefault(name, entry.source)
     return found
 
 
@@ -58,11 +61,11 @@ def folder_of(name: str | os.PathLike[str]) -> Path | None:
         return Path(name).resolve()
     if name in _bundled():
         return ZOO / name
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            # Only a top-level module can be found without importing what stands around it.
-            spec = None if "." in entry.value or ":" in entry.value else importlib.util.find_spec(entry.value)
-            return None if spec is None or spec.origin is None else Path(spec.origin).parent
+    if (installed := _installed().get(str(name))) is not None:
+        # Only a top-level module can be found without importing what stands around it.
+        value = installed.entry.value
+        spec = None if "." in value or ":" in value else importlib.util.find_spec(value)
+        return None if spec is None or spec.origin is None else Path(spec.origin).parent
     raise _unknown(str(name))
 
 
@@ -81,10 +84,39 @@ def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
         return _from_folder(Path(name).resolve(), trust)
     if name in _bundled():
         return _from_package(importlib.import_module(f"specialists.zoo.{name}"))
-    for entry in entry_points(group=ENTRY_POINTS):
-        if entry.name == name:
-            return _from_entry(entry)
+    if (installed := _installed().get(str(name))) is not None:
+        return _from_entry(installed.entry)
     raise _unknown(str(name))
+
+
+class _Installed(NamedTuple):
+    """An entry point, and the distribution that brings it."""
+
+    entry: EntryPoint
+    source: str
+
+
+def _installed() -> Mapping[str, _Installed]:
+    """What installed packages bring, by name; read anew when a folder that packages lie in has changed."""
+    return _read_installed(tuple((path, _changed(path)) for path in sys.path))
+
+
+def _changed(path: str) -> int | None:
+    try:
+        return os.stat(path or ".").st_mtime_ns
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1)
+def _read_installed(_: tuple[tuple[str, int | None], ...]) -> Mapping[str, _Installed]:
+    found: dict[str, _Installed] = {}
+    sources: dict[int, str] = {}  # a distribution parses its metadata each time it is asked for its name
+    for entry in entry_points(group=ENTRY_POINTS):
+        if entry.dist is not None and id(entry.dist) not in sources:
+            sources[id(entry.dist)] = entry.dist.name
+        found.setdefault(entry.name, _Installed(entry, sources.get(id(entry.dist), "installed")))
+    return found
 
 
 def _bundled() -> list[str]:
@@ -93,7 +125,16 @@ def _bundled() -> list[str]:
 
 def _unknown(name: str) -> UnknownSpecialist:
     hint = f"; for the folder of that name write './{name}'" if os.path.isdir(name) else ""
-    return UnknownSpecialist(f"there is no specialist {name[:64]!r}; known are {', '.join(names()) or 'none'}{hint}")
+    return UnknownSpecialist(f"there is no specialist {name[:64]!r}; {_known(name)}{hint}")
+
+
+def _known(name: str) -> str:
+    known = names()
+    if len(known) <= MOST_NAMED:
+        return f"known are {', '.join(known) or 'none'}"
+    from difflib import get_close_matches
+
+    return f"of the {len(known)} known the nearest are {', '.join(get_close_matches(name[:64], known, 8, 0.0))}"
 
 
 def _from_entry(entry: EntryPoint) -> Found:

@@ -6,10 +6,20 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from specialists import CardError, DefinitionError, ModelRejected, UnknownSpecialist, UntrustedFolder, load, names
+from specialists import (
+    CardError,
+    DefinitionError,
+    ModelRejected,
+    UnknownSpecialist,
+    UntrustedFolder,
+    load,
+    names,
+    registry,
+)
 from specialists.card import CARD, seal
 from specialists.registry import find, folder_of
 
@@ -232,3 +242,43 @@ def test_what_is_bundled_comes_first(install: Installer) -> None:
         install(f"impostor-{name}", **{name: "installed_six"})
         assert names()[name] == "bundled"
         assert load(name).name == name
+
+
+def test_many_installed_names_are_read_once_and_a_wrong_one_lists_the_nearest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    entry_points = registry.entry_points
+
+    def counted(**wanted: Any) -> Any:
+        read.append(1)
+        return entry_points(**wanted)
+
+    monkeypatch.setattr(registry, "entry_points", counted)
+    info = tmp_path / "many-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: many\nVersion: 1.0\n")
+    lines = "\n".join(f"part_{number} = many_parts:part_{number}" for number in range(300))
+    (info / "entry_points.txt").write_text(f"[specialists]\n{lines}\n")
+    (tmp_path / "many_parts.py").write_text(
+        "from specialists import specialist\n"
+        "def made(number):\n"
+        "    def part(text: str) -> str:\n"
+        "        return text\n"
+        "    return specialist(name=f'part_{number}', description='A part.')(part)\n"
+        "globals().update({f'part_{number}': made(number) for number in range(300)})\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    known = registry.names()
+    assert known["part_299"] == "many"
+    assert all(registry.load(f"part_{number}").name == f"part_{number}" for number in range(300))
+    assert sum(read) == 1
+    with pytest.raises(UnknownSpecialist, match=rf"of the {len(known)} known the nearest are part_.*") as caught:
+        registry.load("prat_299")
+    assert len(str(caught.value)) < 400
+
+    other = tmp_path / "one-1.0.dist-info"  # installed while the process runs
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: one\nVersion: 1.0\n")
+    (other / "entry_points.txt").write_text("[specialists]\npart_one = many_parts:part_1\n")
+    assert registry.names()["part_one"] == "one"
