@@ -1,4 +1,4 @@
-"""What passes between the parts of a run, what it streams and what it records: plain types, no behaviour.
+"""What passes between the parts of a run, what it streams and what it records: plain types.
 
 Messages are the chat-completions dictionaries as they go over the wire, so that a history is stored, sent and read
 without a conversion. This module knows nothing of models, tools or loops.
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from specialists import Attempt, Cost, Outcome
+
+from .encoding import encode
 
 if TYPE_CHECKING:
     from .results import RunResult
@@ -63,6 +65,8 @@ class ToolSchema:
     description: str
     parameters: Mapping[str, Any]
     returns: Mapping[str, Any] | None = None
+    _encoded: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    _named: ToolSchema | None = field(default=None, init=False, repr=False, compare=False)
 
     def to_wire(self) -> dict[str, Any]:
         """As chat completions write it."""
@@ -70,6 +74,20 @@ class ToolSchema:
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": self.parameters},
         }
+
+    def encoded(self) -> bytes:
+        """:meth:`to_wire` as JSON, written at the first call and kept. Raises :class:`brain.encoding.NotJson`."""
+        if self._encoded is None:
+            object.__setattr__(self, "_encoded", encode(self.to_wire()))
+        assert self._encoded is not None
+        return self._encoded
+
+    def named(self, name: str) -> ToolSchema:
+        """The same tool under another name; the last one made is kept."""
+        if self._named is None or self._named.name != name:
+            object.__setattr__(self, "_named", ToolSchema(name, self.description, self.parameters, self.returns))
+        assert self._named is not None
+        return self._named
 
 
 @dataclass(frozen=True, slots=True)

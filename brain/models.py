@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
+import importlib.util
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from .encoding import NotJson
 from .errors import (
     ConfigurationError,
     EndpointRefused,
@@ -35,17 +35,19 @@ from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact, redact_logs
 from .prices import Price, load_price_list
 from .wire.endpoints import Endpoint, parse_endpoint
-from .wire.naming import as_on_wire, as_registered, wire_names
-from .wire.parsing import request_body
+from .wire.naming import as_registered, wire_names
 from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
+from .wire.writing import RequestWriter
 
-__all__ = ["PROVIDERS", "OpenAIModel", "model_from_name"]
+__all__ = ["PROVIDERS", "OpenAIModel", "Transport", "model_from_name"]
 
 logger = logging.getLogger("brain.models")
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 PROVIDERS = ("openai",)
 """Providers that a model's short name may begin with."""
+
+Transport = Literal["auto", "httpx", "aiohttp"]
 
 
 @dataclass
@@ -67,6 +69,8 @@ class OpenAIModel:
     tries after the first. ``timeout``: seconds for each try; a request's own deadline bounds all of them together.
     ``price``: a :class:`~brain.prices.Price`, else the list price of the name. ``max_output_tokens``: always sent, as
     ``max_completion_tokens`` to OpenAI's own hosts and as ``max_tokens`` elsewhere, where most servers know no other.
+    ``transport``: what carries the requests: ``httpx``, ``aiohttp`` (extra ``fast``; less work a request), or ``auto``,
+    aiohttp where it is installed. Both have the same guards.
 
     The key is sent to the origin of ``base_url`` and nowhere else: redirects are refused, and proxies of the
     environment are not used. Raises :class:`~brain.errors.MissingKey`, :class:`~brain.errors.EndpointRefused`, or
@@ -83,6 +87,7 @@ class OpenAIModel:
         timeout: float = 60,
         price: Price | None = None,
         max_output_tokens: int = 4096,
+        transport: Transport = "auto",
     ) -> None:
         if not isinstance(name, str) or not name.strip():
             raise UnknownModel('A model needs a name, for example OpenAIModel("gpt-4.1-mini").')
@@ -101,17 +106,23 @@ class OpenAIModel:
             raise ConfigurationError(f"price is a Price or None, not {type(price).__name__}.")
         self._price = price
         self._max_output_tokens = _whole("max_output_tokens", max_output_tokens, 1, 10_000_000)
+        if transport not in get_args(Transport):
+            raise ConfigurationError(f"transport is {', '.join(get_args(Transport))}, not {transport!r}.")
+        self._transport: Transport = transport
+        self._writer = RequestWriter(name, "max_completion_tokens" if _is_openai(self._endpoint) else "max_tokens")
+        self._origin, self._base_url = self._endpoint.origin, self._endpoint.url
+        self._name = f"openai:{name}"
         self._own = _Process()
 
     @property
     def name(self) -> str:
         """``openai:NAME``, as receipts show it."""
-        return f"openai:{self._model}"
+        return self._name
 
     @property
     def endpoint(self) -> str:
         """The endpoint's origin: scheme, host and port."""
-        return self._endpoint.origin
+        return self._origin
 
     @property
     def breaker(self) -> Literal["closed", "open", "half-open"]:
@@ -141,10 +152,9 @@ class OpenAIModel:
         if request.max_output_tokens is not None:
             limit = max(1, min(limit, request.max_output_tokens))
         names = wire_names(request)
-        request = as_on_wire(request, names)
-        body, size = self._body(request, limit, stream=on_text is not None)
+        body, text_only = self._body(request, limit, names, stream=on_text is not None)
         own = self._process()
-        client = await self._client(own)
+        client = self._kept_client(own) or await self._client(own)
         attempts: list[WireAttempt] = []
 
         def made(attempt: WireAttempt) -> None:
@@ -155,12 +165,13 @@ class OpenAIModel:
 
         exchange = Exchange(
             client=client,
-            endpoint=self._endpoint,
+            url=f"{self._base_url}/chat/completions",
+            origin=self._origin,
+            base_url=self._base_url,
             model=self._model,
             price=self._price,
             body=body,
-            body_bytes=size,
-            text_only=_is_text(request),
+            text_only=text_only,
             output_limit=limit,
             timeout=self._timeout,
             deadline=request.deadline,
@@ -221,7 +232,7 @@ class OpenAIModel:
             rest = error.seconds
         if rest is not None:
             raise EndpointUnavailable(
-                f"{self._model} at {self._endpoint.origin} has failed again and again and is given {rest:.0f} s more "
+                f"{self._model} at {self._origin} has failed again and again and is given {rest:.0f} s more "
                 "of rest; ask later or name another endpoint."
             )
         ended: Literal["up", "down", "unknown"] = "unknown"
@@ -234,7 +245,7 @@ class OpenAIModel:
         finally:
             own.breaker.leave(probe, ended)
             if ended == "down" and own.breaker.state == "open":
-                logger.warning("%s: the breaker is open, no request is sent for a while", self._endpoint.origin)
+                logger.warning("%s: the breaker is open, no request is sent for a while", self._origin)
         return last
 
     def _process(self) -> _Process:
@@ -242,38 +253,44 @@ class OpenAIModel:
             self._own = _Process()
         return self._own
 
-    async def _client(self, own: _Process) -> Any:
+    def _kept_client(self, own: _Process) -> Any:
         loop = asyncio.get_running_loop()
-        with own.lock:
-            found = own.clients.get(id(loop))
-            if found is not None and found[0] is loop:
-                return found[1]
+        found = own.clients.get(id(loop))
+        return found[1] if found is not None and found[0] is loop else None
+
+    async def _client(self, own: _Process) -> Any:
         # The first import of these takes the better part of a second, in which a server should go on serving.
+        kind = self._transport
+        if kind == "auto":
+            kind = default_transport()
+        needed = ["brain.wire.transport", "openai", "brain.wire.exchange"]
+        needed.append("brain.wire.fast" if kind == "aiohttp" else "brain.wire.pooled")
         try:
-            transport = await asyncio.to_thread(importlib.import_module, "brain.wire.transport")
-            openai = await asyncio.to_thread(importlib.import_module, "openai")
-            await asyncio.to_thread(importlib.import_module, "brain.wire.exchange")
+            transport, openai, *_ = [await asyncio.to_thread(importlib.import_module, name) for name in needed]
             if self._price is None:
                 await asyncio.to_thread(load_price_list)
         except ImportError as error:
             missing = error.name or "openai"
         else:
             with own.lock:
-                found = own.clients.get(id(loop))
-                if found is None or found[0] is not loop:
+                found = self._kept_client(own)
+                if found is None:
+                    loop = asyncio.get_running_loop()
+                    found = self._new_client(transport, openai, kind)
                     own.clients = {key: kept for key, kept in own.clients.items() if not kept[0].is_closed()}
-                    found = own.clients[id(loop)] = (loop, self._new_client(transport, openai))
-                return found[1]
-        raise MissingRuntime(f"The package {missing} is not installed; run: pip install brain-specialists")
+                    own.clients[id(loop)] = (loop, found)
+                return found
+        extra = "'brain-specialists[fast]'" if missing == "aiohttp" else "brain-specialists"
+        raise MissingRuntime(f"The package {missing} is not installed; run: pip install {extra}")
 
-    def _new_client(self, transport: Any, openai: Any) -> Any:
+    def _new_client(self, transport: Any, openai: Any, kind: str) -> Any:
         redact_logs()
         client = openai.AsyncOpenAI(
             api_key=self._secret.reveal() if self._secret is not None else "none",
-            base_url=self._endpoint.url,
+            base_url=self._base_url,
             max_retries=0,
-            timeout=self._timeout,
-            http_client=transport.make_client(self._endpoint, timeout=self._timeout),
+            timeout=None,  # the whole exchange has one clock, which is not the client's
+            http_client=transport.make_client(self._endpoint, kind),
         )
         if not _is_openai(self._endpoint):
             # The client takes these from the environment; they are OpenAI's to know.
@@ -281,25 +298,17 @@ class OpenAIModel:
         client.admin_api_key = None
         return client
 
-    def _body(self, request: ModelRequest, limit: int, *, stream: bool) -> tuple[dict[str, Any], int]:
-        body = request_body(
-            request,
-            model=self._model,
-            max_output_tokens=limit,
-            limit_field="max_completion_tokens" if _is_openai(self._endpoint) else "max_tokens",
-            stream=stream,
-        )
-        problem = None
+    def _body(self, request: ModelRequest, limit: int, names: dict[str, str], *, stream: bool) -> tuple[bytes, bool]:
         try:
-            raw = json.dumps(body, ensure_ascii=False, allow_nan=False, default=_plain).encode("utf-8")
-        except UnicodeEncodeError:
-            problem = "The messages contain half a character (a lone surrogate), which cannot be written as UTF-8."
-        except (TypeError, ValueError, RecursionError) as error:
-            problem = f"The messages or tools cannot be written as JSON ({type(error).__name__}); use plain values."
-        if problem is not None:
-            raise PromptError(problem)
-        plain: dict[str, Any] = json.loads(raw)
-        return plain, len(raw)
+            return self._writer.write(request, limit, stream=stream, names=names)
+        except NotJson as error:
+            problem = str(error)
+        raise PromptError(f"The messages or tools contain {problem}.")
+
+
+def default_transport() -> Literal["httpx", "aiohttp"]:
+    """What ``auto`` means here."""
+    return "aiohttp" if importlib.util.find_spec("aiohttp") is not None else "httpx"
 
 
 def model_from_name(name: str, **settings: Any) -> OpenAIModel:
@@ -337,26 +346,6 @@ def _secret(key: str | None, endpoint: Endpoint) -> Secret | None:
 
 def _is_openai(endpoint: Endpoint) -> bool:
     return endpoint.host == "openai.com" or endpoint.host.endswith((".openai.com", ".openai.azure.com"))
-
-
-def _is_text(request: ModelRequest) -> bool:
-    for message in request.messages:
-        content = message.get("content")
-        if isinstance(content, list) and any(
-            not isinstance(part, dict) or part.get("type") != "text" for part in content
-        ):
-            return False
-    return True
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (set, frozenset, tuple)):
-        return list(value)
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def _whole(what: str, value: int, low: int, high: int) -> int:

@@ -76,13 +76,26 @@ HOUSE = {
         "logs",
         "keys",
         "events",
+        "encoding",
         "errors",
     ],
 }
 
 PUBLIC = ["specialists", "brain", "brain.testing"]
 
-HEAVY = {"onnxruntime", "openai", "numpy", "rich", "httpx2", "tenacity", "genai_prices", "jsonschema", "torch", "onnx"}
+HEAVY = {
+    "aiohttp",
+    "onnxruntime",
+    "openai",
+    "numpy",
+    "rich",
+    "httpx2",
+    "tenacity",
+    "genai_prices",
+    "jsonschema",
+    "torch",
+    "onnx",
+}
 
 
 def modules(package: str) -> dict[str, Path]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ from ..errors import (
 from ..events import ModelResponse, TokenUsage, WireAttempt, WireOutcome
 from ..keys import redact
 from ..prices import Price, token_cost
-from .endpoints import Endpoint
+from .flight import Flight, flight
 from .parsing import (
     MAX_BODY_BYTES,
     MAX_STREAM_BYTES,
@@ -51,7 +51,7 @@ from .parsing import (
     read_usage,
 )
 from .retrying import Try, parse_retry_after
-from .transport import AnswerTooLarge, Flight, RefusedEncoding, flight
+from .transport import AnswerTooLarge, RefusedEncoding
 
 __all__ = ["IDLE_SECONDS", "Exchange"]
 
@@ -82,17 +82,19 @@ class _End:
     completion: Completion | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Exchange:
     """What the tries of one ask have in common."""
 
     client: Any
-    endpoint: Endpoint
+    url: str
+    """Where the body is posted to."""
+    origin: str
+    base_url: str
     model: str
     """As the endpoint knows it."""
     price: Price | None
-    body: Mapping[str, Any]
-    body_bytes: int
+    body: bytes
     text_only: bool
     """Whether the request's tokens are bounded by its bytes: no images, no audio."""
     output_limit: int
@@ -104,7 +106,7 @@ class Exchange:
     async def once(self) -> Try:
         """Send the body once. ``on_attempt`` is called exactly once, whatever happens."""
         started = time.monotonic()
-        seen = Flight(limit=MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES)
+        seen = Flight(MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES)
         handed: list[bool] = []
         token = flight.set(seen)
         try:
@@ -125,10 +127,8 @@ class Exchange:
 
     async def _bounded(self, seen: Flight, started: float, handed: list[bool]) -> _End:
         until = started + self.timeout if self.deadline is None else min(started + self.timeout, self.deadline)
-        left = until - time.monotonic()
-        where = f"{self.model} at {self.endpoint.origin}"
         try:
-            async with asyncio.timeout(left) as timer:
+            async with asyncio.timeout(until - time.monotonic()) as timer:
                 try:
                     return _End("ok", completion=await self._talk(seen, timer, handed))
                 except EndpointRefused as error:
@@ -141,7 +141,8 @@ class Exchange:
                     return _End(
                         "protocol",
                         BrainProtocolError,
-                        f"The answer of {where} cannot be used: {error}; see that base_url speaks chat completions.",
+                        f"The answer of {self._where} cannot be used: {error}; see that base_url speaks chat"
+                        " completions.",
                     )
                 except httpcore2.TimeoutException:
                     return self._timeout_end(seen, started)
@@ -151,17 +152,26 @@ class Exchange:
                     return _End(
                         "protocol",
                         BrainProtocolError,
-                        f"The exchange with {where} failed ({type(error).__name__}); see that base_url is right.",
+                        f"The exchange with {self._where} failed ({type(error).__name__}); see that base_url is right.",
                     )
         except TimeoutError:
             return self._timeout_end(seen, started)
 
+    @property
+    def _where(self) -> str:
+        return f"{self.model} at {self.origin}"
+
     async def _talk(self, seen: Flight, timer: asyncio.Timeout, handed: list[bool]) -> Completion:
-        create = self.client.chat.completions.with_streaming_response.create
-        async with create(**self.body) as answer:
-            if self.on_text is None:
-                return read_completion(await answer.http_response.aread())
-            return await self._stream(answer.http_response, timer, handed)
+        if self.on_text is None:
+            answer = await self.client.post(self.url, content=self.body, cast_to=httpx2.Response)
+            return read_completion(answer.content)
+        answer = await self.client.post(
+            self.url, content=self.body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream[Any]
+        )
+        try:
+            return await self._stream(answer, timer, handed)
+        finally:
+            await answer.aclose()
 
     async def _stream(self, answer: Any, timer: asyncio.Timeout, handed: list[bool]) -> Completion:
         assert self.on_text is not None
@@ -207,12 +217,12 @@ class Exchange:
         return _End(
             "timeout",
             ModelTimeout,
-            f"{self.model} at {self.endpoint.origin} {what} within {seconds:.3g} s; raise timeout or ask for less.",
+            f"{self._where} {what} within {seconds:.3g} s; raise timeout or ask for less.",
             retryable=not seen.received,
         )
 
     def _network_end(self, error: Exception, seen: Flight) -> _End:
-        where = f"{self.model} at {self.endpoint.origin}"
+        where = self._where
         if seen.status is not None or isinstance(error, _Cut):
             return _End(
                 "stream_cut",
@@ -243,14 +253,14 @@ class Exchange:
 
     def _status_end(self, status: int, content: bytes, seen: Flight, said: str | None = None) -> _End:
         code, detail = _error_text(content)
-        where = f"{self.model} at {self.endpoint.origin}"
+        where = self._where
         after = parse_retry_after(seen.retry_after)
         said = (said or f"HTTP {status}") + (f": {detail}" if detail else "")
         if 300 <= status < 400:
             return _End(
                 "rejected",
                 EndpointRefused,
-                f"{self.endpoint.origin} redirects (HTTP {status}); a key is not carried to another place, "
+                f"{self.origin} redirects (HTTP {status}); a key is not carried to another place, "
                 "so write the final address as base_url.",
             )
         if status in (401, 403):
@@ -300,15 +310,15 @@ class Exchange:
         code = error.get("code") if isinstance(error, dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 500
         content = json.dumps({"error": error}, default=str).encode("utf-8", "replace")
-        return self._status_end(status, content, Flight(limit=0), "an error in place of an answer")
+        return self._status_end(status, content, Flight(0), "an error in place of an answer")
 
     def _worst(self) -> TokenUsage:
-        given = input_bound(self.body_bytes) if self.text_only else None
+        given = input_bound(len(self.body)) if self.text_only else None
         return TokenUsage(given, self.output_limit, source="estimated")
 
     def _usage(self, end: _End, seen: Flight) -> TokenUsage:
         if end.completion is not None:
-            limit = input_bound(self.body_bytes) if self.text_only else None
+            limit = input_bound(len(self.body)) if self.text_only else None
             stated = read_usage(end.completion.usage, input_limit=limit, output_limit=self.output_limit)
             return stated or self._worst()
         if not seen.sent or (seen.status is not None and seen.status >= 300):
@@ -322,11 +332,11 @@ class Exchange:
         elif usage.input is None:
             cost = Cost.unpriced()
         else:
-            cost = token_cost(usage, self.model, self.price, endpoint=self.endpoint.url)
+            cost = token_cost(usage, self.model, self.price, endpoint=self.base_url)
         attempt = WireAttempt(
-            id=uuid.uuid4().hex,
+            id=os.urandom(16).hex(),
             model=self.model,
-            endpoint=self.endpoint.origin,
+            endpoint=self.origin,
             outcome=end.outcome,
             seconds=time.monotonic() - started,
             cost=cost,

@@ -9,35 +9,48 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..events import Message, ModelRequest, ModelResponse
+from ..encoding import EncodedMessage, encode
+from ..events import ModelRequest, ModelResponse, ToolSchema
 
-__all__ = ["as_on_wire", "as_registered", "wire_names"]
+__all__ = ["as_registered", "as_sent", "renamed_tool", "wire_names"]
 
 
 def wire_names(request: ModelRequest) -> dict[str, str]:
     """From each registered name that cannot travel to one that can and that no other tool has. Mostly empty."""
+    dotted = [tool.name for tool in request.tools if "." in tool.name]
+    if not dotted:
+        return {}
     taken = {tool.name for tool in request.tools if "." not in tool.name}
     names: dict[str, str] = {}
-    for tool in request.tools:
-        if "." not in tool.name:
-            continue
-        plain = tool.name.replace(".", "_")[:64]
+    for name in dotted:
+        plain = _plain(name)
         number = 2
         while plain in taken:
             suffix = f"_{number}"
-            plain = tool.name.replace(".", "_")[: 64 - len(suffix)] + suffix
+            plain = name.replace(".", "_")[: 64 - len(suffix)] + suffix
             number += 1
         taken.add(plain)
-        names[tool.name] = plain
+        names[name] = plain
     return names
 
 
-def as_on_wire(request: ModelRequest, names: Mapping[str, str]) -> ModelRequest:
-    """``request`` with the names that can travel; the same object when there is nothing to change."""
-    if not names:
-        return request
-    tools = [replace(tool, name=names.get(tool.name, tool.name)) for tool in request.tools]
-    return replace(request, tools=tools, messages=[_renamed(message, names) for message in request.messages])
+def renamed_tool(tool: ToolSchema, names: Mapping[str, str]) -> ToolSchema:
+    """``tool`` under the name it travels by; the same object when that is its own."""
+    name = names.get(tool.name)
+    return tool if name is None else tool.named(name)
+
+
+def as_sent(message: EncodedMessage, names: Mapping[str, str]) -> bytes:
+    """The bytes of ``message`` with names that can travel, also of tools that are not offered any more."""
+    if not message.dotted:
+        return message.wire
+    calls = message.get("tool_calls")
+    if not isinstance(calls, list):
+        return message.wire
+    if message.renamed is None or message.renamed[0] != names:
+        renamed = encode({**message, "tool_calls": [_renamed_call(entry, names) for entry in calls]})
+        message.renamed = (dict(names), renamed)
+    return message.renamed[1]
 
 
 def as_registered(response: ModelResponse, names: Mapping[str, str]) -> ModelResponse:
@@ -49,15 +62,14 @@ def as_registered(response: ModelResponse, names: Mapping[str, str]) -> ModelRes
     return replace(response, tool_calls=calls)
 
 
-def _renamed(message: Message, names: Mapping[str, str]) -> Message:
-    entries = message.get("tool_calls")
-    if not isinstance(entries, list) or not entries:
-        return message
-    return {**message, "tool_calls": [_renamed_call(entry, names) for entry in entries]}
+def _plain(name: str) -> str:
+    return name.replace(".", "_")[:64]
 
 
 def _renamed_call(entry: Any, names: Mapping[str, str]) -> Any:
     function = entry.get("function") if isinstance(entry, dict) else None
-    if not isinstance(function, dict) or function.get("name") not in names:
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or "." not in name:
         return entry
-    return {**entry, "function": {**function, "name": names[function["name"]]}}
+    assert function is not None
+    return {**entry, "function": {**function, "name": names.get(name) or _plain(name)}}

@@ -1,4 +1,4 @@
-"""Chat completions on the wire: the request's body, and strict, bounded reading of what comes back.
+"""Chat completions as they come over the wire: read strictly, within bounds, and once.
 
 Everything an endpoint sends is untrusted. What is not UTF-8, not JSON, too large, too deep, too many, or of the wrong
 type raises :class:`WireError`, and is never repaired or guessed at. This module knows nothing of sockets, clients,
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from specialists import strict_json
 
-from ..events import ModelRequest, TokenUsage, ToolCall
+from ..events import TokenUsage, ToolCall
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -31,7 +30,6 @@ __all__ = [
     "loads",
     "read_completion",
     "read_usage",
-    "request_body",
 ]
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -42,6 +40,9 @@ MAX_DEPTH = 100
 """Deepest nesting of an answer's JSON."""
 MAX_VALUES = 100_000
 """Most values in an answer's JSON. Python needs some hundred bytes for each, so bytes alone do not bound memory."""
+FEW_BRACKETS = 2_000
+FEW_VALUES = 20_000
+"""Up to so many brackets, and so many commas and quotes, JSON is built first and looked at then."""
 MAX_TOOL_CALLS = 128
 """Most tool calls in one answer."""
 MAX_TOKENS_STATED = 1_000_000_000
@@ -76,29 +77,6 @@ class Completion:
     usage: Any = None
 
 
-def request_body(
-    request: ModelRequest, *, model: str, max_output_tokens: int, limit_field: str, stream: bool
-) -> dict[str, Any]:
-    """The JSON body of ``request``. ``limit_field`` is what the endpoint calls the limit on output tokens."""
-    body: dict[str, Any] = {"model": model, "messages": list(request.messages), limit_field: max_output_tokens}
-    if request.tools:
-        body["tools"] = [tool.to_wire() for tool in request.tools]
-    if request.output_schema is not None:
-        name = re.sub(r"[^A-Za-z0-9_-]", "_", request.output_name)[:64] or "answer"
-        body["response_format"] = {
-            "type": "json_schema",
-            "json_schema": {
-                "name": name,
-                "schema": request.output_schema,
-                "strict": _can_be_strict(request.output_schema),
-            },
-        }
-    if stream:
-        body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    return body
-
-
 def input_bound(body_bytes: int) -> int:
     """The most input tokens a text request of ``body_bytes`` can be: a token is at least one byte."""
     return body_bytes + INPUT_SLACK
@@ -108,15 +86,24 @@ def loads(raw: bytes) -> Any:
     """``raw`` as JSON, strictly. Raises :class:`WireError`; needs little more memory than the value itself."""
     if len(raw) > MAX_BODY_BYTES:
         raise WireError(f"it is longer than {MAX_BODY_BYTES:,} bytes")
-    _check_shape(raw)
+    # Counted before anything is built: ten bytes of brackets cost the parser a thousand bytes of memory. These counts
+    # are quick and too high, for they count what stands in strings too; where they are small nothing else is needed.
+    opened = raw.count(b"[") + raw.count(b"{")
+    deep = opened > MAX_DEPTH
+    if opened > FEW_BRACKETS or raw.count(b",") > FEW_VALUES or raw.count(b'"') > FEW_VALUES:
+        _check_shape(raw)
+        deep = False
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         raise WireError("it is not UTF-8") from None
     try:
-        return strict_json.loads(text)
+        value = strict_json.loads(text)
     except (ValueError, RecursionError):
         raise WireError("it is not JSON, or has a key twice, a NaN or a number too large") from None
+    if deep:
+        _check_depth(value)
+    return value
 
 
 def read_completion(raw: bytes) -> Completion:
@@ -337,7 +324,6 @@ def _is_count(value: Any) -> TypeGuard[int]:
 
 
 def _check_shape(raw: bytes) -> None:
-    # Counted before anything is built: ten bytes of brackets cost the parser a thousand bytes of memory.
     depth = values = strings = 0
     for match in _TOKENS.finditer(raw):
         char = raw[match.start()]
@@ -357,6 +343,15 @@ def _check_shape(raw: bytes) -> None:
         values += 1
         if values > MAX_VALUES:
             raise WireError(f"it has more than {MAX_VALUES:,} values")
+
+
+def _check_depth(value: Any) -> None:
+    layer, depth = [value], 0
+    while layer := [part for part in layer if isinstance(part, (dict, list))]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise WireError(f"it is nested deeper than {MAX_DEPTH}")
+        layer = [inner for part in layer for inner in (part.values() if isinstance(part, dict) else part)]
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -407,31 +402,3 @@ def _checked(completion: Completion) -> Completion:
     if completion.text is None and not completion.tool_calls:
         completion.text = ""
     return completion
-
-
-def _can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """Whether OpenAI's strict mode takes ``schema``: every object closed, every property required, nothing exotic."""
-    return schema.get("type") == "object" and all(_strict_node(node) for node in _nodes(schema, 0))
-
-
-def _strict_node(node: Mapping[str, Any] | None) -> bool:
-    if node is None or any(word in node for word in ("allOf", "oneOf", "not", "if", "patternProperties", "default")):
-        return False
-    if node.get("type") == "object" or "properties" in node:
-        properties = node.get("properties", {})
-        return node.get("additionalProperties") is False and set(node.get("required", ())) == set(properties)
-    return "items" in node if node.get("type") == "array" else bool(node)
-
-
-def _nodes(schema: Any, depth: int) -> Any:
-    if not isinstance(schema, Mapping) or depth > 10:
-        yield None
-        return
-    yield schema
-    for group in ("properties", "$defs"):
-        for child in (schema.get(group) or {}).values():
-            yield from _nodes(child, depth + 1)
-    for child in [schema["items"]] if "items" in schema else []:
-        yield from _nodes(child, depth + 1)
-    for child in (*schema.get("anyOf", ()), *schema.get("prefixItems", ())):
-        yield from _nodes(child, depth + 1)

@@ -128,7 +128,22 @@ async def retrying(
     ``deadline`` is a point on :func:`time.monotonic`; a wait that would pass it is not begun. Nothing is raised but
     what ``once`` raises (a cancellation, for one).
     """
+    budget.asked()
+    first = await once()
+    if not first.retryable:
+        return first
+    return await _again(first, once, retries=retries, deadline=deadline, budget=budget)
+
+
+async def _again(
+    first: Try, once: Callable[[], Awaitable[Try]], *, retries: int, deadline: float | None, budget: RetryBudget
+) -> Try:
     import tenacity
+
+    made = [first]
+
+    async def next_try() -> Try:
+        return made.pop() if made else await once()
 
     def wait(state: tenacity.RetryCallState) -> float:
         asked = _last(state).retry_after
@@ -154,8 +169,7 @@ async def retrying(
         stop=stop,
         retry_error_callback=_last,
     )
-    budget.asked()
-    ended: Try = await runner(once)
+    ended: Try = await runner(next_try)
     return ended
 
 

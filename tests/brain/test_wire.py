@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brain.events import ModelRequest, TokenUsage, ToolCall
+from brain.events import TokenUsage, ToolCall
 from brain.testing import call, reply
 from brain.testing.chat import answer_events
 from brain.wire.parsing import (
@@ -22,8 +22,8 @@ from brain.wire.parsing import (
     loads,
     read_completion,
     read_usage,
-    request_body,
 )
+from brain.wire.writing import can_be_strict
 
 BODY: dict[str, Any] = {"model": "m", "messages": [], "stream_options": {"include_usage": True}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -175,7 +175,4 @@ def test_reasoning_counted_beside_the_output_is_output() -> None:
     ],
 )  # fmt: skip
 def test_strict_is_asked_for_only_where_it_is_allowed(schema: dict[str, Any], strict: bool) -> None:
-    body = request_body(
-        ModelRequest([], output_schema=schema), model="m", max_output_tokens=1, limit_field="max_tokens", stream=False
-    )
-    assert body["response_format"]["json_schema"]["strict"] is strict
+    assert can_be_strict(schema) is strict
