@@ -217,11 +217,12 @@ _STEP4 = (
     "ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ism", "ate", "iti", "ous", "ive", "ize", "ion",
     "al", "er", "ic", "ou",
 )  # fmt: skip
+_REPLACED = tuple((step, tuple(ending for ending, _ in step)) for step in (_STEP2, _STEP3))
 
 
 def _measure(word: str) -> int:
     """How many vowel-consonant pairs ``word`` has."""
-    return len(re.findall("VC", re.sub(r"(.)\1+", r"\1", _shape(word))))
+    return _shape(word).count("VC")
 
 
 def _shape(word: str) -> str:
@@ -248,18 +249,17 @@ def stem(word: str) -> str:
     if len(word) <= 2 or len(word) > MAX_WORD or not (word.isascii() and word.isalpha()):
         return word
     word = _inflection(word)
-    for endings, least in ((_STEP2, 0), (_STEP3, 0)):
-        for ending, new in endings:
-            if word.endswith(ending):
-                if _measure(word[: -len(ending)]) > least:
-                    word = word[: -len(ending)] + new
-                break
-    for ending in _STEP4:
-        if word.endswith(ending):
-            rest = word[: -len(ending)]
-            if _measure(rest) > 1 and (ending != "ion" or rest[-1:] in ("s", "t")):
-                word = rest
-            break
+    for endings, any_of_them in _REPLACED:
+        if not word.endswith(any_of_them):
+            continue
+        ending, new = next(each for each in endings if word.endswith(each[0]))
+        if _measure(word[: -len(ending)]) > 0:
+            word = word[: -len(ending)] + new
+    if word.endswith(_STEP4):
+        ending = next(each for each in _STEP4 if word.endswith(each))
+        rest = word[: -len(ending)]
+        if _measure(rest) > 1 and (ending != "ion" or rest[-1:] in ("s", "t")):
+            word = rest
     if word.endswith("e"):
         rest = word[:-1]
         if _measure(rest) > 1 or (_measure(rest) == 1 and not _short_end(rest)):
