@@ -19,11 +19,8 @@ import hashlib
 import json
 import logging
 import os
-import platform
-import secrets
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -139,6 +136,8 @@ def optimised(
 
     The graph is ``None`` where it could not be written down. Raises what ONNX Runtime raises for ``data``.
     """
+    import tempfile
+
     try:
         # ONNX Runtime writes it by name; such a folder is new, and its owner's alone.
         with tempfile.TemporaryDirectory(prefix="specialists-graph-") as place:
@@ -167,6 +166,8 @@ def graph_key(level: str, settings: Mapping[str, str] | None = None) -> dict[str
 @lru_cache(maxsize=1)
 def cpu_features() -> str:
     """A short name for what this CPU can do: the highest level of optimisation arranges weights for it."""
+    import platform
+
     told = f"{platform.machine()} {platform.processor()} {sys.platform}"
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
@@ -271,7 +272,7 @@ def _write(digest: str, key: Mapping[str, str], entry: _Entry) -> bool:
     line = json.dumps(header).encode() + b"\n"
     if len(line) > _HEADER_BYTES or len(entry.graph) > LARGEST_BYTES or (entry.state == "kept" and not entry.graph):
         return False
-    unfinished = secrets.token_hex(16) + _UNFINISHED
+    unfinished = os.urandom(16).hex() + _UNFINISHED
     try:
         with _opened_folder(make=True) as place:
             if place is None:
