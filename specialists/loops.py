@@ -9,20 +9,23 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from .metering import current_meter
 
-__all__ = ["run_in_thread", "run_sync"]
+__all__ = ["current_deadline", "run_in_thread", "run_sync", "stopping"]
 
 T = TypeVar("T")
 
 SYNC_FUNCTION_THREADS = 32
 """Sync functions that may run at a time in one process; a further one waits for its turn."""
+
+current_deadline: contextvars.ContextVar[float | None] = contextvars.ContextVar("specialists_deadline", default=None)
+"""A point on :func:`time.monotonic` after which nobody has a use for what is computed now."""
 
 _in_pool: contextvars.ContextVar[bool] = contextvars.ContextVar("specialists_in_pool", default=False)
 
@@ -100,10 +103,60 @@ def _start_thread(target: Callable[[], None]) -> None:
     threading.Thread(target=target, name="specialists-sync", daemon=True).start()
 
 
+class _Stops:
+    """What is to be called when nobody waits for a thread's work any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: list[Callable[[], object]] = []
+        self._stopped = False
+
+    def add(self, call: Callable[[], object]) -> None:
+        with self._lock:
+            self._calls.append(call)
+            late = self._stopped
+        if late:
+            call()
+
+    def remove(self, call: Callable[[], object]) -> None:
+        with self._lock:
+            self._calls.remove(call)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            calls = list(self._calls)
+        for call in calls:
+            call()
+
+
+_current_stops: contextvars.ContextVar[_Stops | None] = contextvars.ContextVar("specialists_stops", default=None)
+
+
+@contextmanager
+def stopping(*calls: Callable[[], object]) -> Iterator[None]:
+    """While the block runs in a thread of :func:`run_in_thread`: make these calls, in order, when its caller gives up.
+
+    They are made on the caller's thread and must not block. Elsewhere this does nothing.
+    """
+    stops = _current_stops.get()
+    if stops is None:
+        yield
+        return
+    for call in calls:
+        stops.add(call)
+    try:
+        yield
+    finally:
+        for call in calls:
+            stops.remove(call)
+
+
 async def run_in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run a sync function in the bounded pool, with this task's context variables and counted by its CPU meter.
 
-    A cancelled caller leaves at once; a thread cannot be stopped and ends by itself. What a function in the pool calls
+    A cancelled caller leaves at once; a thread cannot be stopped and ends by itself, but what it runs under
+    :func:`stopping` is. What a function in the pool calls
     in its turn gets a thread beside the pool: outer calls that wait for inner ones cannot then use it up.
     """
     future: Future[T] = Future()
@@ -125,8 +178,14 @@ async def run_in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any
 
     submit = _start_thread if context.get(_in_pool) else _pool.submit
     context.run(_in_pool.set, True)
+    stops = _Stops()
+    context.run(_current_stops.set, stops)
     submit(job)
-    return await asyncio.wrap_future(future)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        stops.stop()
+        raise
 
 
 _inherited: list[object] = []

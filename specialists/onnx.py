@@ -1,7 +1,8 @@
-"""A model file as a session of ONNX Runtime: bytes checked, provider chosen, threads set, stopped when told.
+"""``OnnxModel``: a model file that any number of tasks, threads and event loops may call at once.
 
-One compute thread per run, and as many workers as cores that this process may use: so parallel callers share the
-machine and CPU time can be told exactly. onnxruntime and numpy are imported when a model is first run.
+Calls wait in one queue per model and leave it in batches (:mod:`specialists.batching`); sessions are opened at the
+first call, shared, and let go under a memory ceiling (:mod:`specialists.sessions`). onnxruntime and numpy are imported
+when a model is first opened.
 
 A forked child may run models, and opens its own sessions. ONNX Runtime itself starts a thread when it is imported, and
 a child of a process that has it loaded may hang or abort in its destructors when it ends in the ordinary way (with
@@ -16,15 +17,28 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from .card import CARD, read_card
-from .errors import MissingRuntime, ModelFailed, ModelRejected
-from .metering import CpuMeter, current_meter
-from .workers import usable_cores
+from . import workers
+from .batching import Batch, Batcher, Call, Sizes, Statistics, current_caller
+from .errors import DeadlinePassed, ModelFailed, ModelRejected, SpecialistError
+from .joining import Layout, Refused, bad_rows, is_apart, join, measure, split
+from .loops import current_deadline, run_in_thread, stopping
+from .metering import current_meter
+from .model_files import read_model
+from .sessions import (
+    Session,
+    loaded_bytes,
+    make_room,
+    memory_of,
+    open_session,
+    require_runtime,
+    set_memory_limit,
+    set_threads,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,30 +47,26 @@ if TYPE_CHECKING:
 
     Arrays = dict[str, NDArray[np.generic]]
 
-__all__ = ["OnnxModel", "require_runtime", "set_threads"]
+__all__ = ["OnnxModel", "loaded_bytes", "require_runtime", "set_memory_limit", "set_threads"]
 
-MAX_BYTES = 2 * 1024**3
-"""Larger files cannot be one protobuf message."""
-
-_threads_per_run = 1
-
-
-def set_threads(threads: int) -> None:
-    """Compute threads per run for models opened from now on that do not say so themselves (default 1)."""
-    if threads < 1:
-        raise ValueError("a run needs at least one thread")
-    global _threads_per_run
-    _threads_per_run = threads
+BULK = 256
+"""Items of one bulk call that wait in the queue at a time."""
 
 
 class OnnxModel:
     """A model file, opened at its first run and shared by all callers, threads and event loops.
 
-    ``path``: the ``.onnx`` file. ``sha256``: what it must hash to (hex); without it, a ``specialist.toml`` beside the
-    file is asked. ``threads``: compute threads per run, default 1. ``providers``: ONNX Runtime execution providers;
-    default CUDA if it is there, then CPU.
+    Args:
+        path: The ``.onnx`` file.
+        sha256: What it must hash to (hex); without it, a ``specialist.toml`` beside the file is asked.
+        threads: Compute threads per run, default 1.
+        providers: ONNX Runtime execution providers; default CUDA if it is there, then CPU.
+        queue_limit: Calls that may wait; a further one is refused with :class:`Overloaded`.
+        batch: Whether calls may share a run. ``None``: it is tried on the first calls that meet, and they share runs
+            only if their answers stay the same. ``False``: never.
 
-    Raises, at the first run: :class:`MissingRuntime`, :class:`ModelRejected`; at any run: :class:`ModelFailed`.
+    Raises, at the first run: :class:`MissingRuntime`, :class:`ModelRejected`; at any run: :class:`ModelFailed`,
+    :class:`Overloaded`, :class:`DeadlinePassed`.
     """
 
     def __init__(
@@ -66,233 +76,423 @@ class OnnxModel:
         sha256: str | None = None,
         threads: int | None = None,
         providers: tuple[str, ...] | None = None,
+        queue_limit: int = 4096,
+        batch: bool | None = None,
     ) -> None:
         self.path = Path(path)
-        self._sha256 = sha256
-        self._threads = threads
-        self._providers = providers
-        self._opened: _Opened | None = None
+        self._settings: dict[str, Any] = {
+            "sha256": sha256, "threads": threads, "providers": providers, "queue_limit": queue_limit, "batch": batch,
+        }  # fmt: skip
+        self._service: _Service | None = None
 
     def __repr__(self) -> str:
         return f"OnnxModel({str(self.path)!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_sha256": self._sha256, "_threads": self._threads, "_providers": self._providers}
+        return {"path": self.path, **self._settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(  # type: ignore[misc]
-            state["path"], sha256=state["_sha256"], threads=state["_threads"], providers=state["_providers"]
-        )
+        self.__init__(**state)  # type: ignore[misc]
+
+    async def run(self, /, **inputs: Any) -> Arrays:
+        """Run the graph on ``inputs``, arrays by graph input name. Returns arrays by output name.
+
+        Calls that wait at the same time share a run where the model allows it. A cancelled caller's call leaves the
+        queue; a native run is stopped when nobody waits for it any more.
+        """
+        service = self._service
+        if service is None or service.layout is None or service.pid != os.getpid():
+            # The first import and the opening take their time, and the loop has other things to do.
+            service = await run_in_thread(self._opened)
+        assert service.layout is not None
+        loop = asyncio.get_running_loop()
+        call = service.call(inputs, loop.create_future(), loop)
+        service.batcher.put(call)
+        try:
+            return await call.future  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            service.batcher.cancel(call)
+            raise
+
+    def run_sync(self, /, **inputs: Any) -> Arrays:
+        """As :meth:`run`, from a thread: in this thread if a core is free for it, else in the queue."""
+        service = self._opened()
+        call = service.call(inputs, None, None)
+        if service.batcher.enter():
+            try:
+                return service.run_here(call)
+            finally:
+                service.batcher.leave()
+        answered: Future[Any] = Future()
+        call.future = answered
+        service.batcher.put(call)
+        with stopping(lambda: service.batcher.cancel(call), answered.cancel):
+            return answered.result()  # type: ignore[no-any-return]
+
+    async def run_many(self, items: Sequence[Mapping[str, Any]], /) -> list[Arrays | SpecialistError]:
+        """Run the graph on many items; each is what :meth:`run` takes. Returns, in the same order, arrays by name.
+
+        An item that fails has its error in its place, which names it by its number; the others are answered. The queue
+        is not flooded: only some of the items wait in it at a time.
+        """
+        service = await run_in_thread(self._opened)
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        found: list[Any] = [None] * len(items)
+        calls: dict[Call, int] = {}
+        following = iter(range(len(items)))
+
+        def answered(call: Call) -> None:
+            index = calls.pop(call)
+            error = call.error
+            if isinstance(error, SpecialistError):
+                error.args = (f"item {index}: {error}", *error.args[1:])
+            found[index] = error or call.result
+            feed(1)
+
+        def feed(count: int) -> None:
+            while count and (index := next(following, None)) is not None:
+                try:
+                    call = service.call(items[index], None, loop)
+                    call.deliver = answered
+                    service.batcher.put(call)
+                except SpecialistError as error:
+                    error.args = (f"item {index}: {error}", *error.args[1:])
+                    found[index] = error
+                else:
+                    calls[call] = index
+                    count -= 1
+            if not calls and not done.done():
+                done.set_result(found)
+
+        feed(BULK)
+        try:
+            return await done  # type: ignore[no-any-return]
+        except asyncio.CancelledError:
+            following = iter(())
+            for call in list(calls):
+                service.batcher.cancel(call)
+            raise
+
+    def warm_up(self, /, **example: Any) -> Future[None]:
+        """Open the model in the background, and with an ``example`` run it and find out how to batch it.
+
+        Returns at once; the future is done when the model is warm, or has the error that stopped it.
+        """
+        warm: Future[None] = Future()
+
+        def job() -> None:
+            try:
+                service = self._opened()
+                if example:
+                    call = service.call(example, None, None)
+                    service.run_here(call)
+                    service.try_batches(service.session(), call)
+            except BaseException as error:
+                warm.set_exception(error)
+            else:
+                warm.set_result(None)
+
+        workers.submit(job)
+        return warm
+
+    async def swap(self, path: str | os.PathLike[str] | None = None, *, sha256: str | None = None) -> None:
+        """Go on with another file, or with the same path's new content, without dropping a call.
+
+        The new model is opened, and run once on a call that was seen, before it takes over; calls under way end on the
+        old one. Raises :class:`ModelRejected` when it cannot be opened, has other inputs or outputs, or fails that
+        run; then the old one stays.
+        """
+        target = self.path if path is None else Path(path)
+        service = await run_in_thread(self._opened)
+        await run_in_thread(service.swap, target, sha256)
+        self.path = target
+        self._settings["sha256"] = sha256
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Take no further calls, wait until those under way are answered, and let the session go.
+
+        ``timeout`` in seconds; ``False``: some were not answered within it. Blocks.
+        """
+        service = self._current()
+        drained = service.batcher.close(timeout)
+        service.let_go()
+        return drained
+
+    async def aclose(self, timeout: float | None = None) -> bool:
+        """:meth:`close` without blocking the event loop."""
+        return await run_in_thread(self.close, timeout)
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session; opens the model if it is not open."""
-        return self._ready().session
+        return self._opened().session().native
 
-    def _ready(self) -> _Opened:
-        # A session's state does not survive a fork: the child opens its own.
-        if self._opened is None or self._opened.pid != os.getpid():
-            with _opening:
-                if self._opened is None or self._opened.pid != os.getpid():
-                    if self._opened is not None:
-                        _inherited.append(self._opened)
-                    self._opened = self._open()
-        return self._opened
+    @property
+    def statistics(self) -> Statistics:
+        """Runs, calls, cells and padding so far, and the CPU seconds spent."""
+        return self._current().batcher.statistics
 
-    async def run(self, /, **inputs: Any) -> Arrays:
-        """Run the graph once. ``inputs`` are arrays by graph input name; the result is arrays by output name.
+    @property
+    def sizes(self) -> Sizes:
+        """What was found out about batches of this model."""
+        return self._current().batcher.sizes
 
-        A cancelled caller stops the native run too.
-        """
-        loop = asyncio.get_running_loop()
-        # The first import takes its time, and the loop has other things to do.
-        runtime = require_runtime() if self._opened else await loop.run_in_executor(_workers(), require_runtime)
-        options = runtime.RunOptions()
-        meter = current_meter.get()
-        future = loop.run_in_executor(_workers(), lambda: self._run(inputs, options, meter))
+    def _current(self) -> _Service:
+        # Neither threads nor sessions survive a fork: the child has a service of its own.
+        service = self._service
+        if service is None or service.pid != os.getpid():
+            with _making:
+                service = self._service
+                if service is None or service.pid != os.getpid():
+                    if service is not None:
+                        _inherited.append(service)
+                    service = self._service = _Service(self.path, **self._settings)
+        return service
+
+    def _opened(self) -> _Service:
+        service = self._current()
+        if service.layout is None:
+            service.session()
+        return service
+
+
+class _Service:
+    """One model in one process: its queue and its session."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sha256: str | None,
+        threads: int | None,
+        providers: tuple[str, ...] | None,
+        queue_limit: int,
+        batch: bool | None,
+    ) -> None:
+        self.pid = os.getpid()
+        self.path = path
+        self.name = path.name
+        self.sha256 = sha256
+        self.threads = threads
+        self.providers = providers
+        self.layout: Layout | None = None
+        self.batcher = Batcher(self.serve, name=path.name, queue_limit=queue_limit)
+        self.batcher.sizes = Sizes(joined=False)
+        self.last_used = 0.0
+        self.held: Session | None = None
+        self._tried = batch is False
+        self._opening = threading.Lock()
+        self._seen: Call | None = None
+
+    def session(self) -> Session:
+        """The open session; opens the model if it is not open, or was let go."""
+        session = self.held
+        if session is None:
+            with self._opening:
+                session = self.held
+                if session is None:
+                    session = self._open(self.path, self.sha256)
+                    self._adopt(session)
+        return session
+
+    def let_go(self) -> None:
+        self.held = None
+
+    def call(self, inputs: Mapping[str, Any], future: Any, loop: asyncio.AbstractEventLoop | None) -> Call:
+        """A call with checked inputs. Raises :class:`ModelFailed`."""
+        layout = self.layout
+        assert layout is not None
         try:
-            return await future
-        except asyncio.CancelledError:
-            options.terminate = True
-            raise
+            arrays = layout.arrays(inputs)
+        except Refused as problem:
+            raise ModelFailed(f"{self.name}: {problem}") from None
+        rows, length, shape = layout.place(arrays)
+        caller, deadline, meter = current_caller.get(), current_deadline.get(), current_meter.get()
+        return Call(arrays, _resolve, loop, future, rows, length, shape, caller, deadline, meter)
 
-    def run_sync(self, /, **inputs: Any) -> Arrays:
-        """As :meth:`run`, in this thread."""
-        return self._run(inputs, require_runtime().RunOptions(), current_meter.get())
+    def serve(self, batch: Batch) -> None:
+        """Answer the calls of a batch; on a worker."""
+        session = self.session()
+        calls = batch.calls
+        self.last_used = time.monotonic()
+        if len(calls) > 1:
+            self._run_joined(session, batch)
+            if batch.stopped or all(call.error is None for call in calls):
+                return
+            calls = [call for call in calls if call.error is not None]
+        for call in calls:  # one call, or those that failed together: each by itself, so that only the bad one fails
+            call.error = None
+            self._run_one(session, call, batch)
+        if not self._tried and self.batcher.waiting and calls[-1].error is None:
+            cpu = time.thread_time()
+            self.try_batches(session, calls[-1])
+            batch.aside = time.thread_time() - cpu
 
-    def _run(self, inputs: Mapping[str, Any], options: Any, meter: CpuMeter | None) -> Arrays:
-        with meter.counting() if meter else nullcontext():
-            opened = self._ready()
-            session = opened.session
-            feeds = self._feeds(session, inputs)
-            wall, cpu = time.perf_counter(), time.thread_time()
+    def run_here(self, call: Call) -> Arrays:
+        """Answer one call in this thread."""
+        batch = Batch([call])
+        self.last_used = time.monotonic()
+        meter = call.meter
+        with meter.counting() if meter else nullcontext(), stopping(batch.give_up):
+            cpu = time.thread_time()
+            self._run_one(self.session(), call, batch)
+            self.batcher.count_own(call, time.thread_time() - cpu)
+        if call.error is not None:
+            raise call.error
+        return call.result  # type: ignore[no-any-return]
+
+    def try_batches(self, session: Session, call: Call) -> None:
+        """Find out, on a real call, whether calls may share runs, and how large batches should be."""
+        if self._tried or call.shape is None:
+            return
+        self._tried = True
+        layout = session.layout
+        options = require_runtime().RunOptions()
+
+        # A thread's own CPU time is the same on a busy machine; what other threads or a GPU do, only the wall shows.
+        clock = time.thread_time if session.threads == 1 and session.on_cpu else time.perf_counter
+
+        def outputs(arrays: Sequence[Any]) -> Any:
+            return session.native.run(session.output_names, dict(zip(layout.names, arrays, strict=True)), options)
+
+        def seconds(feeds: Arrays) -> float:
+            start = clock()
+            session.native.run(session.output_names, feeds, options)
+            return clock() - start
+
+        joined = padded = False
+        try:
+            joined = not is_apart(outputs, layout, call.arguments, longer=False)
+        except Exception:  # what a model says of an input that nobody gave it is no failure of anyone's call
+            joined = False
+        if joined and layout.variable:
             try:
-                values = session.run(None, feeds, options)
-            except Exception as error:
-                raise ModelFailed(f"{self.path.name}: the run failed: {_first_line(error)}") from None
-            finally:
-                if meter is not None and opened.threads > 1:
-                    own = time.thread_time() - cpu  # what the other threads did, nobody can tell
-                    meter.add(0.0, max(0.0, (time.perf_counter() - wall) * opened.threads - own))
-            return self._checked(session, values)
-
-    def _checked(self, session: onnxruntime.InferenceSession, values: list[Any]) -> Arrays:
-        import numpy as np
-
-        outputs: Arrays = {}
-        for entry, value in zip(session.get_outputs(), values, strict=True):
-            outputs[entry.name] = value
-            if not isinstance(value, np.ndarray):
-                continue
-            if not _fits(entry.shape, value.shape):
-                have = list(value.shape)
-                raise ModelFailed(f"{self.path.name}: its output {entry.name!r} has shape {have}, not {entry.shape}")
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise ModelFailed(f"{self.path.name}: its output {entry.name!r} is not finite")
-        return outputs
-
-    def _feeds(self, session: onnxruntime.InferenceSession, inputs: Mapping[str, Any]) -> Arrays:
-        import numpy as np
-
-        expected = {entry.name: entry for entry in session.get_inputs()}
-        wrong = sorted(set(inputs) ^ set(expected))
-        if wrong:
-            raise ModelFailed(f"{self.path.name}: inputs are {sorted(expected)}; {wrong[0]!r} is missing or unknown")
-        feeds: Arrays = {}
-        for name, entry in expected.items():
+                padded = not is_apart(outputs, layout, call.arguments, longer=True)
+            except Exception:
+                padded = False
+        sizes = Sizes(joined=joined, padded=padded)
+        if joined:
             try:
-                given = np.asarray(inputs[name])
-            except ValueError as error:
-                raise ModelFailed(f"{self.path.name}: input {name!r} is not an array: {_first_line(error)}") from None
-            array = given
-            wanted = _dtypes().get(entry.type)
-            if wanted is not None and given.dtype != wanted:
-                if not np.can_cast(given.dtype, wanted, "same_kind"):
-                    raise ModelFailed(f"{self.path.name}: input {name!r} must be {wanted}, not {given.dtype}")
-                array = given.astype(wanted)
-                if wanted.kind in "iu" and (array != given).any():
-                    raise ModelFailed(f"{self.path.name}: input {name!r} holds a number too large for {wanted}")
-            if not _fits(entry.shape, array.shape):
-                have = list(array.shape)
-                raise ModelFailed(f"{self.path.name}: input {name!r} must have shape {entry.shape}, not {have}")
-            feeds[name] = array
-        return feeds
+                run_cells, max_cells = measure(seconds, layout, call.arguments, call.length)
+                sizes = Sizes(joined, padded, run_cells, max_cells)
+            except Exception:
+                sizes = Sizes(joined=False)
+        self.batcher.sizes = sizes
 
-    def _open(self) -> _Opened:
-        runtime = require_runtime()
-        data = self._read()
-        threads = self._threads or _threads_per_run
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4  # errors come back as exceptions
-        available = runtime.get_available_providers()
-        if missing := sorted(set(self._providers or ()) - set(available)):
-            raise MissingRuntime(
-                f"{self.path.name} is to run by {missing[0]}, which this ONNX Runtime lacks; it has"
-                f" {', '.join(available)}, and CUDA comes with pip install 'brain-specialists[gpu]'"
-            )
-        wanted = self._providers or ("CUDAExecutionProvider", "CPUExecutionProvider")
-        try:
-            session = runtime.InferenceSession(data, options, [name for name in wanted if name in available])
-        except Exception as error:
-            version, why = runtime.__version__, _first_line(error)
-            raise ModelRejected(
-                f"{str(self.path)!r} is not a model that ONNX Runtime {version} can open: {why}"
-            ) from None
-        return _Opened(os.getpid(), threads, session)
+    def swap(self, path: Path, sha256: str | None) -> None:
+        session = self._open(path, sha256)
+        layout, old = session.layout, self.layout
+        assert old is not None
+        if (layout.inputs, layout.outputs) != (old.inputs, old.outputs):
+            raise ModelRejected(f"{str(path)!r} has other inputs or outputs than {self.name}; open it as another model")
+        seen = self._seen
+        if seen is not None:
+            trial = Call(seen.arguments, _resolve, None, None, seen.rows, seen.length, seen.shape)
+            self._run_one(session, trial, Batch([trial]))
+            if trial.error is not None:
+                raise ModelRejected(f"{str(path)!r} fails where {self.name} did not: {trial.error}")
+        with self._opening:
+            self.path, self.name, self.sha256 = path, path.name, session.digest
+            self.batcher.name = path.name
+            if session.digest != (self.held.digest if self.held else None):
+                self._tried = self.batcher.sizes.joined is False and self._tried
+                self.batcher.sizes = Sizes(joined=False)
+            self._adopt(session)
 
-    def _read(self) -> bytes:
-        named = repr(str(self.path))
-        try:
-            if self.path.exists() and not self.path.is_file():
-                raise ModelRejected(f"the model file {named} is not a file")
-            if self.path.stat().st_size > MAX_BYTES:
-                raise ModelRejected(f"{named} is larger than an ONNX file can be")
-            data = self.path.read_bytes()
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise ModelRejected(f"the model file {named} cannot be read: {why}; check its path") from None
-        if not data:
-            raise ModelRejected(f"the model file {named} is empty; get a clean copy")
+    def _open(self, path: Path, sha256: str | None) -> Session:
+        require_runtime()
+        data = read_model(path, sha256=sha256)
         digest = hashlib.sha256(data).hexdigest()
-        if self._sha256 is not None:
-            if digest != self._sha256.lower():
-                raise ModelRejected(f"the model file {named} is not the one asked for (its sha256 is {digest})")
-            return data
-        folder = self.path.parent
-        listed = read_card(folder).files if (folder / CARD).is_file() else {}
-        if listed and digest != listed.get(self.path.name):  # a card that lists nothing is not sealed yet
-            raise ModelRejected(
-                f"the model file {named} is not the one its card names (its sha256 differs);"
-                f" get a clean copy, or, if the change is yours, run `brain specialists seal {folder}`"
-            )
-        return data
+        make_room(self, memory_of(data), repr(str(path)))
+        return open_session(data, digest, name=repr(str(path)), threads=self.threads, providers=self.providers)
+
+    def _adopt(self, session: Session) -> None:
+        self.layout = session.layout
+        self.sha256 = session.digest  # let go and opened again, it must be the same file
+        self.batcher.steady = session.steady
+        self.last_used = time.monotonic()
+        self.held = session
+
+    def _run_one(self, session: Session, call: Call, batch: Batch) -> None:
+        layout = session.layout
+        try:
+            values = self._native(session, dict(zip(layout.names, call.arguments, strict=True)), batch)
+            self._check(layout, values)
+        except ModelFailed as error:
+            call.error = error
+            return
+        call.result = dict(zip(session.output_names, values, strict=True))
+        if self._seen is None:
+            self._seen = call
+
+    def _run_joined(self, session: Session, batch: Batch) -> None:
+        layout, calls = session.layout, batch.calls
+        arguments = [call.arguments for call in calls]
+        try:
+            values = self._native(session, join(layout, arguments), batch)
+            rows = sum([call.rows for call in calls])
+            if any(value.shape[0] != rows for value in values):
+                raise ModelFailed(f"{self.name}: its outputs do not have a row for each row that went in")
+            bad = bad_rows(values)
+            self._check(layout, values, finite=False)
+        except Exception as error:
+            for call in calls:
+                call.error = error
+            return
+        row = 0
+        for call, result in zip(calls, split(layout, arguments, values), strict=True):
+            if bad is not None and bad[row : row + call.rows].any():
+                call.error = ModelFailed(f"{self.name}: not finite")  # asked again by itself, which names the output
+            else:
+                call.result = result
+            row += call.rows
+
+    def _native(self, session: Session, feeds: Arrays, batch: Batch) -> list[Any]:
+        options = session.run_options()
+        batch.options = options
+        if batch.stopped:
+            options.terminate = True
+        several = session.threads > 1
+        if several:
+            wall, cpu = time.perf_counter(), time.thread_time()
+        try:
+            return session.native.run(session.output_names, feeds, options)  # type: ignore[no-any-return]
+        except Exception as error:
+            if batch.stopped:
+                raise DeadlinePassed(f"{self.name}: the run was stopped, for nobody waited for it any more") from None
+            why = str(error).partition("\n")[0] or type(error).__name__
+            raise ModelFailed(f"{self.name}: the run failed: {why}") from None
+        finally:
+            if several:
+                own = time.thread_time() - cpu  # what the other threads did, nobody can tell
+                batch.beside += max(0.0, (time.perf_counter() - wall) * session.threads - own)
+
+    def _check(self, layout: Layout, values: Sequence[Any], *, finite: bool = True) -> None:
+        try:
+            layout.check_outputs(values, finite=finite)
+        except Refused as problem:
+            raise ModelFailed(f"{self.name}: {problem}") from None
 
 
-class _Opened(NamedTuple):
-    pid: int
-    threads: int
-    session: onnxruntime.InferenceSession
+def _resolve(call: Call) -> None:
+    future = call.future
+    if not future.done():
+        if call.error is not None:
+            future.set_exception(call.error)
+        else:
+            future.set_result(call.result)
 
 
-_opening = threading.Lock()
-_inherited: list[_Opened] = []
-"""A parent's sessions: closing one in a child waits for threads that the child does not have."""
-
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def _workers() -> ThreadPoolExecutor:
-    global _pool
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="specialists-onnx")
-        return _pool
+_making = threading.Lock()
+_inherited: list[_Service] = []
+"""A parent's services: closing a session in a child waits for threads that the child does not have."""
 
 
 def _after_fork() -> None:
-    """Threads and the locks they hold do not live on in a child."""
-    global _opening, _pool, _pool_lock
-    _opening, _pool, _pool_lock = threading.Lock(), None, threading.Lock()
+    global _making
+    _making = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-def require_runtime() -> Any:
-    """The module ``onnxruntime``, imported now. Raises :class:`MissingRuntime`, which names the extras."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingRuntime(
-            "specialists need ONNX Runtime, which is not installed: pip install 'brain-specialists[cpu]'"
-            " (or [gpu] on a machine with CUDA)"
-        ) from None
-    return onnxruntime
-
-
-def _dtypes() -> dict[str, Any]:
-    import numpy as np
-
-    return {
-        "tensor(float)": np.dtype(np.float32),
-        "tensor(double)": np.dtype(np.float64),
-        "tensor(float16)": np.dtype(np.float16),
-        "tensor(bool)": np.dtype(np.bool_),
-        **{f"tensor({kind}{bits})": np.dtype(f"{kind}{bits}") for kind in ("int", "uint") for bits in (8, 16, 32, 64)},
-    }
-
-
-def _fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
-    """Whether an array fits the shape a graph declares; a name or ``None`` in it stands for any length."""
-    return len(shape) == len(have) and all(
-        not isinstance(want, int) or want == length for want, length in zip(shape, have, strict=True)
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__

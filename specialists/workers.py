@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
-__all__ = ["submit", "usable_cores"]
+__all__ = ["others_wait", "submit", "usable_cores"]
 
 logger = logging.getLogger("specialists")
 
@@ -39,6 +39,11 @@ def submit(job: Callable[[], None]) -> None:
     _pool.submit(job)
 
 
+def others_wait() -> bool:
+    """Whether jobs wait for a worker: who has more to do then hands it in as a further job, and lets them go first."""
+    return _pool.has_jobs()
+
+
 class _Pool:
     """Threads that are started when the first jobs come, and then stay."""
 
@@ -51,6 +56,9 @@ class _Pool:
         self._jobs.put(job)
         if not self._started:
             self._start()
+
+    def has_jobs(self) -> bool:
+        return not self._jobs.empty()
 
     def _start(self) -> None:
         with self._lock:

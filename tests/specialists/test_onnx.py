@@ -278,7 +278,7 @@ def test_a_forked_child_opens_its_own_session(double: Path, threads: int) -> Non
         import os, sys, threading
         import numpy as np
         from specialists import OnnxModel
-        from specialists import onnx
+        from specialists import onnx, sessions
         model = OnnxModel({str(double)!r}, threads={threads})
         row = np.ones((1, 3), np.float32)
         model.run_sync(x=row)
@@ -286,7 +286,7 @@ def test_a_forked_child_opens_its_own_session(double: Path, threads: int) -> Non
         asyncio.run(model.run(x=row))
         inside, release = threading.Event(), threading.Event()
         def hold():
-            with onnx._opening, onnx._pool_lock:
+            with onnx._making, sessions._sharing, sessions._room:
                 inside.set()
                 release.wait()
         threading.Thread(target=hold, daemon=True).start()

@@ -1,0 +1,370 @@
+"""Arrays of several calls made one batch, and its outputs taken apart again.
+
+Which calls may share a run is not believed but tried: the first time two calls meet, they are run singly and together,
+and only when the answers agree are calls joined from then on; likewise for filling up with zeros. So a model whose
+rows are not independent, or that has no mask for what is filled up, is served one call at a time, or equal lengths
+together, and never answers wrong because it was busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[np.generic]]
+
+__all__ = ["Entry", "Layout", "Refused", "bad_rows", "is_apart", "join", "measure", "split"]
+
+RELATIVE, ABSOLUTE = 1e-3, 1e-4
+"""How far the answers of one call may lie apart, alone and in a batch: kernels sum in another order."""
+
+MEASURING_SECONDS = 0.25
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+TRIES = 8
+GAIN = 0.98
+"""A larger batch must bring the seconds per item under this share of the best so far, to be worth its waiting."""
+SHARED_BYTES = 1 << 16
+"""Answers of a batch up to this size stay parts of one array."""
+QUEUE_SECONDS = 150e-6
+"""About what a batch costs here beside its run: taken from the queue, joined, split and handed out."""
+
+
+class Refused(Exception):
+    """An input does not fit. The message names it; the caller puts the model's name before it."""
+
+
+class Entry(NamedTuple):
+    """An input or output of a graph. ``shape``: a number is fixed, a name or ``None`` stands for any length."""
+
+    name: str
+    dtype: Any
+    shape: tuple[int | str | None, ...]
+
+
+class Layout:
+    """What a graph's declared inputs and outputs allow.
+
+    ``joinable``: every input and output has a first axis of free length, under one name, so that it may be the rows.
+    ``variable``: where the further axes of free length are first met, as (input, axis, name).
+    """
+
+    def __init__(self, inputs: Sequence[Entry], outputs: Sequence[Entry]) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.names = tuple(entry.name for entry in inputs)
+        every = [*inputs, *outputs]
+        first = {entry.shape[0] if entry.shape else 0 for entry in every}
+        self.joinable = bool(inputs) and len(first) == 1 and not isinstance(next(iter(first)), int)
+        seen: dict[str, tuple[int, int]] = {}
+        self.variable: list[tuple[int, int]] = []
+        self.equal: list[tuple[int, int, int, int]] = []
+        """Pairs of axes of one name: (input, axis, the same elsewhere)."""
+        self.named = True
+        for index, entry in enumerate(inputs):
+            for axis, size in enumerate(entry.shape[1:], 1):
+                if isinstance(size, int):
+                    continue
+                if size is None:
+                    self.named = False
+                    self.variable.append((index, axis))
+                elif size in seen:
+                    self.equal.append((index, axis, *seen[size]))
+                else:
+                    seen[size] = (index, axis)
+                    self.variable.append((index, axis))
+        self.cut: tuple[tuple[tuple[int, int, int], ...], ...] = tuple(
+            tuple(
+                (axis, *seen[size])
+                for axis, size in enumerate(entry.shape)
+                if axis and isinstance(size, str) and size in seen
+            )
+            for entry in outputs
+        )
+        """For each output, the axes that are as long as an input's: (axis, input, its axis)."""
+        self.whole = not any(self.cut)
+        self.output_names = [entry.name for entry in outputs]
+        self._one_axis = (
+            self.joinable
+            and len(self.variable) == 1
+            and all(len(entry.shape) == 2 and not isinstance(entry.shape[1], int) for entry in inputs)
+        )
+        self._fixed = tuple(
+            (
+                entry.name,
+                entry.dtype,
+                len(entry.shape),
+                tuple((a, s) for a, s in enumerate(entry.shape) if isinstance(s, int)),
+            )
+            for entry in inputs
+        )
+
+    def arrays(self, given: Mapping[str, Any]) -> list[NDArray[Any]]:
+        """The inputs in the graph's order, as arrays of its types. Raises :class:`Refused`."""
+        if len(given) != len(self._fixed):
+            raise self._unknown(given)
+        import numpy as np
+
+        kind = np.ndarray
+        arrays = []
+        for name, dtype, rank, fixed in self._fixed:
+            try:
+                array = given[name]
+            except KeyError:
+                raise self._unknown(given) from None
+            fits = type(array) is kind and array.dtype is dtype and array.ndim == rank
+            for axis, size in fixed:
+                fits = fits and array.shape[axis] == size
+            arrays.append(array if fits else self._converted(name, array))
+        return arrays
+
+    def place(self, arrays: Sequence[NDArray[Any]]) -> tuple[int, int, Any]:
+        """Rows, length and shape of a call, as :class:`~specialists.batching.Call` takes them.
+
+        The shape is ``None`` where the call must run by itself.
+        """
+        if not self.joinable:
+            return 1, 1, None
+        first = arrays[0]
+        rows = first.shape[0]
+        shape: Any
+        if self._one_axis:
+            shape = first.shape
+            for array in arrays:
+                if array.shape != shape:
+                    return 1, 1, None
+            length = shape[1]
+            return (rows, length, length) if rows and length else (1, 1, None)
+        if len(arrays) == 1:
+            shape = first.shape[1:]
+        else:
+            shape = tuple([array.shape[1:] for array in arrays])
+            for array in arrays:
+                if array.shape[0] != rows:
+                    return 1, 1, None
+        for index, axis, other, its in self.equal:
+            if arrays[index].shape[axis] != arrays[other].shape[its]:
+                return 1, 1, None
+        length = 0
+        for index, axis in self.variable:
+            length += arrays[index].shape[axis]
+        return (rows, length or 1, shape) if rows else (1, 1, None)
+
+    def check_outputs(self, values: Sequence[Any], *, finite: bool = True) -> None:
+        """Raises :class:`Refused` for an output of another shape than declared, or, if asked, one not ``finite``."""
+        import numpy as np
+
+        for entry, value in zip(self.outputs, values, strict=True):
+            if not isinstance(value, np.ndarray):
+                continue
+            if not fits(entry.shape, value.shape):
+                have = list(value.shape)
+                raise Refused(f"its output {entry.name!r} has shape {have}, not {list(entry.shape)}")
+            if finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise Refused(f"its output {entry.name!r} is not finite")
+
+    def _unknown(self, given: Mapping[str, Any]) -> Refused:
+        wrong = sorted(set(given) ^ set(self.names))
+        return Refused(f"inputs are {sorted(self.names)}; {wrong[0]!r} is missing or unknown")
+
+    def _converted(self, name: str, value: Any) -> NDArray[Any]:
+        import numpy as np
+
+        entry = self.inputs[self.names.index(name)]
+        try:
+            given = np.asarray(value)
+        except ValueError as error:
+            raise Refused(f"input {name!r} is not an array: {str(error).partition(chr(10))[0]}") from None
+        array = given
+        wanted = entry.dtype
+        if wanted is not None and given.dtype != wanted:
+            if not np.can_cast(given.dtype, wanted, "same_kind"):
+                raise Refused(f"input {name!r} must be {wanted}, not {given.dtype}")
+            array = given.astype(wanted)
+            if wanted.kind in "iu" and (array != given).any():
+                raise Refused(f"input {name!r} holds a number too large for {wanted}")
+        if not fits(entry.shape, array.shape):
+            raise Refused(f"input {name!r} must have shape {list(entry.shape)}, not {list(array.shape)}")
+        return array
+
+
+def fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
+    """Whether an array fits the shape a graph declares."""
+    return len(shape) == len(have) and all(
+        not isinstance(want, int) or want == length for want, length in zip(shape, have, strict=True)
+    )
+
+
+def join(layout: Layout, calls: Sequence[Sequence[NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """The inputs of several calls as one batch; a shorter call is filled up with zeros."""
+    import numpy as np
+
+    feeds = {}
+    for index, name in enumerate(layout.names):
+        arrays = [call[index] for call in calls]
+        shapes = {array.shape for array in arrays}
+        if len({shape[1:] for shape in shapes}) == 1:
+            feeds[name] = np.concatenate(arrays)
+            continue
+        most = tuple([max(sizes) for sizes in zip(*shapes, strict=True)])
+        if most[0] == 1 and len(most) == 2:
+            # Single rows of one axis: bytes are filled up and put together faster than arrays.
+            width = most[1] * arrays[0].itemsize
+            data = b"".join([array.tobytes().ljust(width, b"\0") for array in arrays])
+            feeds[name] = np.frombuffer(data, arrays[0].dtype).reshape(len(arrays), most[1])
+            continue
+        joined = np.zeros((sum([array.shape[0] for array in arrays]), *most[1:]), arrays[0].dtype)
+        row = 0
+        for array in arrays:
+            end = row + array.shape[0]
+            joined[(slice(row, end), *(slice(size) for size in array.shape[1:]))] = array
+            row = end
+        feeds[name] = joined
+    return feeds
+
+
+def split(
+    layout: Layout, calls: Sequence[Sequence[NDArray[Any]]], outputs: Sequence[NDArray[Any]]
+) -> list[dict[str, NDArray[Any]]]:
+    """Each call's own rows of a batch's outputs, without what was filled up.
+
+    From a large batch they are copies: a caller that keeps an answer does not keep the others' with it.
+    """
+    names = layout.output_names
+    if layout.whole and len(outputs[0]) == len(calls) and sum([value.nbytes for value in outputs]) <= SHARED_BYTES:
+        each = [value.reshape(len(calls), 1, *value.shape[1:]) for value in outputs]
+        if len(each) == 1:
+            name = names[0]
+            return [{name: part} for part in each[0]]
+        return [dict(zip(names, parts, strict=True)) for parts in zip(*each, strict=True)]
+    row, found = 0, []
+    for call in calls:
+        end = row + call[0].shape[0]
+        own = {}
+        for name, value, cut in zip(names, outputs, layout.cut, strict=True):
+            part = value[row:end]
+            for axis, index, its in cut:
+                size = call[index].shape[its]
+                if part.shape[axis] != size:
+                    part = part[(slice(None),) * axis + (slice(size),)]
+            own[name] = part if value.nbytes <= SHARED_BYTES else part.copy()
+        found.append(own)
+        row = end
+    return found
+
+
+def bad_rows(values: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
+    """Which rows hold something that is not finite: bool [rows]; ``None`` when there are none."""
+    import numpy as np
+
+    bad = None
+    for value in values:
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            rows = ~np.isfinite(value.reshape(len(value), -1)).all(1)
+            bad = rows if bad is None else bad | rows
+    return bad
+
+
+def is_apart(
+    run: Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]],
+    layout: Layout,
+    call: Sequence[NDArray[Any]],
+    *,
+    longer: bool,
+) -> bool:
+    """Whether a call's answer changes when it runs beside another: then the two must not share a run.
+
+    ``run`` gives the outputs for inputs in the graph's order. The other call is made of this one: turned round, or
+    with ``longer`` also repeated, so that this one is filled up.
+    """
+    other = _longer(layout, call) if longer else [_turned(array) for array in call]
+    both = [call, other]
+    alone = [run(one) for one in both]
+    together = list(join(layout, both).values())
+    values = run(together)
+    rows = sum(len(one[0]) for one in both)
+    if any(value.ndim == 0 or len(value) != rows for value in values):
+        return True
+    parts = split(layout, both, values)
+    names = [entry.name for entry in layout.outputs]
+    return not all(
+        _agree(one[index], part[name])
+        for one, part in zip(alone, parts, strict=True)
+        for index, name in enumerate(names)
+    )
+
+
+def _turned(array: NDArray[Any]) -> NDArray[Any]:
+    """Something else of the same shape that a model can be expected to take."""
+    import numpy as np
+
+    turned = np.ascontiguousarray(array[..., ::-1]) if array.ndim > 1 else array[::-1]
+    if array.dtype.kind == "f" and np.array_equal(turned, array):
+        turned = array * array.dtype.type(0.5)
+    return turned
+
+
+def _longer(layout: Layout, call: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
+    """The call, each axis of free length a quarter longer: what follows repeats what came first."""
+    import numpy as np
+
+    free = {*layout.variable, *((index, axis) for index, axis, _, _ in layout.equal)}
+    found = []
+    for index, array in enumerate(call):
+        for axis in range(1, array.ndim):
+            if (index, axis) in free:
+                size = array.shape[axis]
+                array = np.take(array, range(size + 1 + size // 4), axis=axis, mode="wrap")
+        found.append(array)
+    return found
+
+
+def _agree(alone: NDArray[Any], together: NDArray[Any]) -> bool:
+    import numpy as np
+
+    if alone.shape != together.shape:
+        return False
+    if alone.dtype.kind != "f":
+        return np.array_equal(alone, together)
+    scale = float(np.abs(alone).max(initial=0.0))
+    loose = 10 if alone.dtype.itemsize < 4 else 1
+    return np.allclose(alone, together, rtol=RELATIVE * loose, atol=ABSOLUTE * loose * scale)
+
+
+def measure(
+    run: Callable[[dict[str, NDArray[Any]]], float], layout: Layout, call: Sequence[NDArray[Any]], length: int
+) -> tuple[float, float]:
+    """How large batches of this model should be: what a run costs beside its cells, in cells, and the most cells.
+
+    ``run`` runs a batch and gives its seconds. Batches are made of one row of a real call; sizes grow while that pays.
+    """
+    one = [array[:1] for array in call]
+    run(join(layout, [one]))
+    spent, best, most = 0.0, float("inf"), 1
+    points: list[tuple[int, float]] = []
+    for size in SIZES:
+        feeds = join(layout, [one] * size)
+        tries: list[float] = []
+        while len(tries) < TRIES and (not tries or spent + tries[-1] < MEASURING_SECONDS):
+            tries.append(run(feeds))
+            spent += tries[-1]
+        seconds = min(tries)
+        points.append((size, seconds))
+        each = (seconds + QUEUE_SECONDS) / size
+        if each < GAIN * best:
+            best, most = each, size
+        elif size >= 4 * most:
+            break
+        if spent + 2 * seconds > MEASURING_SECONDS:
+            break
+    # Beyond the best size a run no longer grows with its rows alone: only the sizes up to it tell what a row costs.
+    fitted = [point for point in points if point[0] <= max(2, most)]
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(fitted, 2)]
+    row = max(1e-9, median(slopes)) if slopes else points[0][1]
+    fixed = max(0.0, median(seconds - row * size for size, seconds in fitted))
+    return (fixed + QUEUE_SECONDS) / row * length, float(most * length)
