@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from . import workers
 from .batching import Batch, Batcher, Call, Sizes, Statistics, current_caller
 from .errors import DeadlinePassed, ModelFailed, ModelRejected, SpecialistError
+from .graph_check import check_graph
 from .joining import Layout, Refused, bad_rows, is_apart, join, measure, split
 from .loops import current_deadline, run_in_thread, stopping
 from .metering import current_meter
@@ -403,6 +404,7 @@ class _Service:
     def _open(self, path: Path, sha256: str | None) -> Session:
         require_runtime()
         data = read_model(path, sha256=sha256)
+        check_graph(data, name=repr(str(path)))
         digest = hashlib.sha256(data).hexdigest()
         make_room(self, memory_of(data), repr(str(path)))
         return open_session(data, digest, name=repr(str(path)), threads=self.threads, providers=self.providers)

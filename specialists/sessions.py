@@ -1,7 +1,8 @@
 """Sessions of ONNX Runtime: opened from bytes, shared by models of the same bytes, and let go under a memory ceiling.
 
 One compute thread a run and no spinning, so that parallel callers share the machine and CPU time can be told exactly.
-This module is given bytes that were checked already; it knows neither files nor queues.
+An optimised graph is kept for the next process where that pays (:mod:`specialists.graph_cache`). This module is given
+bytes that were checked already; it knows neither a model's file nor its queue.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
+from . import graph_cache
 from .errors import MissingRuntime, ModelRejected
 from .joining import Entry, Layout
 
@@ -100,7 +102,10 @@ def open_session(
     if found is not None:
         return found
     try:
-        native = runtime.InferenceSession(data, session_options(count), list(chosen))
+        if chosen == (CPU,):
+            native = graph_cache.open_session(data, digest, lambda: session_options(count))
+        else:
+            native = runtime.InferenceSession(data, session_options(count), list(chosen))
     except Exception as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise ModelRejected(f"{name} is not a model that ONNX Runtime {runtime.__version__} can open: {why}") from None
