@@ -16,8 +16,12 @@ __all__ = ["Secret", "redact", "redact_logs", "redact_value"]
 
 HIDDEN = "[key]"
 
-_known: weakref.WeakSet[Secret] = weakref.WeakSet()
-_lock = threading.Lock()
+_known: dict[weakref.ref[Secret], tuple[str, ...]] = {}
+"""The forms of each key that something still holds."""
+_forms: tuple[tuple[str, ...], ...] | None = ()
+"""Those of every key once, made anew when a key has come or gone; ``None`` until it is."""
+_lock = threading.RLock()  # a key may be collected, and so go, while it is held
+_ATOMS = (bool, int, float, type(None))
 _PLAIN = (str, list, tuple, dict, set, frozenset)
 
 
@@ -33,8 +37,10 @@ class Secret:
         self._forms = tuple(sorted(forms, key=len, reverse=True))
         # A key of a few letters ("x", "none") is no secret, and striking it out would shred every message.
         if len(text) >= 6:
+            global _forms
             with _lock:
-                _known.add(self)
+                _known[weakref.ref(self, _forget)] = self._forms
+                _forms = None
 
     def reveal(self) -> str:
         """The key itself."""
@@ -42,11 +48,7 @@ class Secret:
 
     def hide_in(self, text: str) -> str:
         """``text`` with every form of the key struck out."""
-        if len(self._text) < 6:
-            return text
-        for form in self._forms:
-            text = text.replace(form, HIDDEN)
-        return text
+        return text if len(self._text) < 6 else _hidden(text, (self._forms,))
 
     def __repr__(self) -> str:
         return "Secret(...)"
@@ -66,7 +68,7 @@ def redact_value(value: Any) -> Any:
     The very same object where there is nothing to strike out.
     """
     secrets = _secrets()
-    if not secrets:
+    if not secrets or type(value) in _ATOMS:
         return value
     try:
         return _without(value, secrets, {})
@@ -74,18 +76,31 @@ def redact_value(value: Any) -> Any:
         return value
 
 
-def _secrets() -> tuple[Secret, ...]:
+def _forget(reference: weakref.ref[Secret]) -> None:
+    global _forms
     with _lock:
-        return tuple(_known)
+        _known.pop(reference, None)
+        _forms = None
 
 
-def _hidden(text: str, secrets: tuple[Secret, ...]) -> str:
-    for secret in secrets:
-        text = secret.hide_in(text)
+def _secrets() -> tuple[tuple[str, ...], ...]:
+    global _forms
+    known = _forms
+    if known is None:
+        with _lock:
+            known = _forms = tuple(dict.fromkeys(list(_known.values())))
+    return known
+
+
+def _hidden(text: str, secrets: tuple[tuple[str, ...], ...]) -> str:
+    for forms in secrets:
+        for form in forms:
+            if form in text:
+                text = text.replace(form, HIDDEN)
     return text
 
 
-def _without(value: Any, secrets: tuple[Secret, ...], seen: dict[int, Any]) -> Any:
+def _without(value: Any, secrets: tuple[tuple[str, ...], ...], seen: dict[int, Any]) -> Any:
     kind = type(value)
     if kind is str:
         return _hidden(value, secrets)

@@ -45,32 +45,33 @@ class Cost:
         (``ValueError``).
         """
         value = _decimal(amount)
-        return cls(value, value, "exact")
+        return _made(value, value, "exact")
 
     @classmethod
     def bounded(cls, low: Decimal | int | str, high: Decimal | int | str) -> Cost:
         """An amount known to lie in ``low .. high``. Raises ``ValueError`` when ``high < low``."""
         first, last = _decimal(low), _decimal(high)
-        return cls(first, last, "exact" if first == last else "bounded")
+        if last < first:
+            raise ValueError(f"a cost cannot lie between {first} and {last}")
+        return _made(first, last, "exact" if first == last else "bounded")
 
     @classmethod
     def unpriced(cls, low: Decimal | int | str = 0) -> Cost:
         """Something was spent and has no price."""
-        return cls(_decimal(low), None, "unpriced")
+        return _made(_decimal(low), None, "unpriced")
 
     @classmethod
     def total(cls, costs: Iterable[Cost]) -> Cost:
         """The sum; one unpriced part makes the whole unpriced. The sum of nothing is exactly zero."""
-        result = cls.exact(0)
+        low = _ZERO
+        high: Decimal | None = _ZERO
         for cost in costs:
-            result = result + cost
-        return result
+            low += cost.low
+            high = None if high is None or cost.high is None else high + cost.high
+        return _made(low, high, "unpriced" if high is None else "exact" if low == high else "bounded")
 
     def __add__(self, other: Cost) -> Cost:
-        low = self.low + other.low
-        if self.high is None or other.high is None:
-            return Cost.unpriced(low)
-        return Cost.bounded(low, self.high + other.high)
+        return Cost.total((self, other))
 
     def __radd__(self, other: int) -> Cost:
         return self if other == 0 else NotImplemented  # so that `sum` begins
@@ -93,7 +94,21 @@ class Cost:
         return cls(Decimal(data["low"]), None if high is None else Decimal(high), data["status"])
 
 
+_ZERO = Decimal(0)
+
+
+def _made(low: Decimal, high: Decimal | None, status: CostStatus) -> Cost:
+    """A cost of amounts that were checked."""
+    cost = object.__new__(Cost)
+    object.__setattr__(cost, "low", low)
+    object.__setattr__(cost, "high", high)
+    object.__setattr__(cost, "status", status)
+    return cost
+
+
 def _decimal(amount: Decimal | int | str) -> Decimal:
+    if type(amount) is Decimal and amount.is_finite() and amount >= 0:
+        return amount
     if isinstance(amount, float | bool):
         raise TypeError(f"money is a Decimal, an int or a string of digits, never a {type(amount).__name__}")
     try:

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
+from pydantic_core import to_jsonable_python
+
 from .costs import Cost
 from .verifiers import Verdict
 
@@ -42,6 +44,8 @@ AttemptOutcome: TypeAlias = Literal[
     "cancelled",
 ]
 RungKind: TypeAlias = Literal["specialist", "more_steps", "next", "big_model", "function"]
+
+_LEVELS = get_args(AcceptLevel)
 
 FORMAT = 1
 """Version of :meth:`Outcome.to_json`."""
@@ -153,9 +157,9 @@ class Policy:
 
     def __post_init__(self) -> None:
         # Anything else would compare as the weakest level.
-        if self.accept not in get_args(AcceptLevel):
-            raise ValueError(f"accept is one of {', '.join(get_args(AcceptLevel))}, not {self.accept!r}")
-        if len({rung.name for rung in self.rungs}) < len(self.rungs):
+        if self.accept not in _LEVELS:
+            raise ValueError(f"accept is one of {', '.join(_LEVELS)}, not {self.accept!r}")
+        if len(self.rungs) > 1 and len({rung.name for rung in self.rungs}) < len(self.rungs):
             raise ValueError(f"two rungs have one name: {', '.join(rung.name for rung in self.rungs)}")
 
     def to_json(self) -> dict[str, Any]:
@@ -319,8 +323,8 @@ def replay(outcome: Outcome[Any]) -> list[Decision]:
 
 def jsonable(value: Any) -> Any:
     """``value`` as JSON types; what pydantic cannot write becomes its ``repr``."""
-    from pydantic_core import to_jsonable_python
-
+    if type(value) in (str, int, bool, type(None)):
+        return value
     try:
         return _finite(to_jsonable_python(value, fallback=repr, bytes_mode="base64"))
     except Exception:  # a log line is written whatever the value: one that contains itself, one whose code raises

@@ -14,7 +14,7 @@ __all__ = ["loads"]
 
 def loads(text: str) -> Any:
     """``text`` as a value. Raises ``ValueError``, and ``RecursionError`` where it is nested too deeply."""
-    return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+    return _decoder.decode(text)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -39,3 +39,6 @@ def _finite(text: str) -> float:
 
 def _short(text: str) -> str:
     return text if len(text) <= 64 else f"{text[:61]}..."
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
