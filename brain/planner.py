@@ -39,7 +39,7 @@ _HEARD = 0.3
 _MAX_STEPS = 8
 MANY = 64
 """With more tools than these only the ones that a request speaks of are compared with it (see :mod:`.retrieval`)."""
-_CANDIDATES = 16
+_CANDIDATES = 12
 """How many tools a request brings; each of several clauses brings half as many."""
 _SETS = 4
 """Sets of tools whose index is kept; a brain keeps the one of its own."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_origin, get_type_hints, overload
 
 from specialists import DefinitionError, InvalidArguments, strict_json
-from specialists.adapters import adapter_of
+from specialists.adapters import schema_of
 from specialists.loops import run_in_thread
 from specialists.signatures import Signature
 
@@ -317,6 +317,6 @@ def _returns(annotation: Any) -> dict[str, Any] | None:
     if annotation is Any or annotation is None:
         return None
     try:
-        return adapter_of(annotation).json_schema()
+        return schema_of(annotation)
     except Exception:  # a return type that pydantic cannot describe is merely unknown
         return None

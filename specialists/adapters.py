@@ -6,6 +6,7 @@ declared; what is then needed to check values is made at the first value. Knows 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
@@ -16,7 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict
 
-__all__ = ["adapter_of", "arguments_adapter", "schema_of_arguments", "try_out"]
+__all__ = ["adapter_of", "arguments_adapter", "schema_of", "schema_of_arguments", "try_out"]
 
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), Any, object})
 """Types that every check and every schema can be made of."""
@@ -77,6 +78,11 @@ def schema_of_arguments(fields: Mapping[str, Any]) -> dict[str, Any]:
     return arguments_adapter(fields).json_schema(schema_generator=_JsonSchema)
 
 
+def schema_of(annotation: Any) -> dict[str, Any]:
+    """The JSON schema of a type, the caller's own."""
+    return cast("dict[str, Any]", copy.deepcopy(_shared(_schema, _key_of(annotation), annotation)))
+
+
 def try_out(annotation: Any, *, argument: bool = False) -> None:
     """Raises what pydantic raises when a type (of an argument: as a field) cannot be checked or described."""
     if isinstance(annotation, Hashable) and annotation in _PLAIN:
@@ -119,6 +125,10 @@ def _made(make: Callable[[Any], Any], keyed: _Keyed) -> Any:
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
     return TypeAdapter(annotation)
+
+
+def _schema(annotation: Any) -> dict[str, Any]:
+    return adapter_of(annotation).json_schema()
 
 
 def _arguments(fields: Mapping[str, Any]) -> TypeAdapter[dict[str, Any]]:

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get
 
 from pydantic import BaseModel, TypeAdapter
 
-from .adapters import adapter_of, try_out
+from .adapters import adapter_of, schema_of, try_out
 from .climb import Hooks, LadderRung, Question, climb
 from .errors import CannotAnswer, DefinitionError, InvalidAnswer
 from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
@@ -156,7 +156,7 @@ class Specialist(Generic[P, T]):
     @functools.cached_property
     def returns(self) -> dict[str, Any]:
         """JSON schema of the answer."""
-        return self.answers.json_schema()
+        return schema_of(self.answer_type)
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@
     parameters    a JSON schema, whatever its dialect
     spans         the parts of a request that can be an argument
     moments, numerals, wording    dates, numbers, names
+    identity      a key for what cannot be hashed
 
 Nothing here is public: :class:`brain.Planner` is. The lists of names (``*.txt``) are general English.
 """

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from ..events import ToolSchema
 from ..words import FAINT, STOP, Token, Vocabulary, identifier_words, stem, tokenize, vocabulary_of, word_set
+from .identity import Itself
 from .parameters import Parameter, parameters_of
 from .spans import Reading
 
@@ -64,29 +65,14 @@ def _profile(name: str, description: str) -> tuple[tuple[str, ...], tuple[str, .
     return name_stems, purpose, frozenset(t.stem for t in tokenize(rest, 200) if t.is_content)
 
 
-class _Known:
-    """A tool, equal to nothing but itself: its schema cannot be hashed, and to compare it would cost as much."""
-
-    __slots__ = ("tool",)
-
-    def __init__(self, tool: ToolSchema) -> None:
-        self.tool = tool
-
-    def __hash__(self) -> int:
-        return id(self.tool)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Known) and self.tool is other.tool
-
-
 def profile_of(tool: ToolSchema) -> Profile:
     """The words of ``tool``; kept for the next plan, so a schema is not to be changed once it was planned with."""
-    return _profile_of(_Known(tool))
+    return _profile_of(Itself(tool))
 
 
 @lru_cache(maxsize=512)
-def _profile_of(known: _Known) -> Profile:
-    tool = known.tool
+def _profile_of(known: Itself[ToolSchema]) -> Profile:
+    tool = known.thing
     name, purpose, rest = _profile(tool.name, tool.description or "")
     parameters = parameters_of(tool.parameters)
     other = set(rest)

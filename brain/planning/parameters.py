@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..words import FAINT, STOP, identifier_words, stem, tokenize, word_set
@@ -304,13 +305,27 @@ def _role(name_words: list[str], description: str, kind: Kind, format: str) -> R
         return "year" if re.search(r"(?i)\bthe (?:\w+ )?year (?:of|in|to|for|being|when)|year of", description) else ""
     lower = description.lower()[:300]
     for part in (name_words[-1:], name_words):
-        for role, names, _ in _ROLES:
-            allowed = names.split()
-            if any(word in allowed or (word.endswith("s") and word[:-1] in allowed) for word in part):
-                return role if role != "title" or not _described_role(lower) else _described_role(lower)
+        place = min((_role_place(word) for word in part), default=_NO_ROLE)
+        if place < _NO_ROLE:
+            role: Role = _ROLES[place][0]
+            return role if role != "title" or not _described_role(lower) else _described_role(lower)
     return _described_role(lower)
 
 
+_NO_ROLE = len(_ROLES)
+_ROLE_PLACES: dict[str, int] = {}
+for _place, (_role_, _names, _) in enumerate(_ROLES):
+    for _name in _names.split():
+        _ROLE_PLACES.setdefault(_name, _place)
+
+
+def _role_place(word: str) -> int:
+    """Which of the roles a word of a name tells, the first; in the plural too."""
+    own = _ROLE_PLACES.get(word, _NO_ROLE)
+    return min(own, _ROLE_PLACES.get(word[:-1], _NO_ROLE)) if word.endswith("s") else own
+
+
+@lru_cache(maxsize=2048)
 def _described_role(lower: str) -> Role:
     for role, _, pattern in _ROLES:
         if role not in ("title", "kind") and re.search(pattern, lower):

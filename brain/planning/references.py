@@ -6,9 +6,11 @@ Decided on schemas only; a value is looked at only to copy it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..words import likeness
+from .identity import Itself
 from .parameters import Parameter, parameters_of, resolve
 
 __all__ = ["NoValue", "fill", "suits"]
@@ -22,8 +24,7 @@ def suits(returns: Mapping[str, Any] | None, provider: Sequence[str], parameter:
     """How well an answer of schema ``returns`` from a tool of name stems ``provider`` can be ``parameter``, 0 .. 1."""
     if returns is None:
         return 0.25
-    schema = resolve(returns, returns)
-    whole = _as_parameter(schema, returns, provider)
+    whole = _as_parameter(Itself(returns), tuple(provider))
     best = _alike(whole, parameter, whole.words) if whole.kind != "any" else 0.25
     if whole.kind == "object" and parameter.kind != "object":
         best = 0.0
@@ -33,7 +34,10 @@ def suits(returns: Mapping[str, Any] | None, provider: Sequence[str], parameter:
     return min(best, 1.0)
 
 
-def _as_parameter(schema: Mapping[str, Any], root: Mapping[str, Any], provider: Sequence[str]) -> Parameter:
+@lru_cache(maxsize=1024)
+def _as_parameter(returns: Itself[Mapping[str, Any]], provider: tuple[str, ...]) -> Parameter:
+    root = returns.thing
+    schema = resolve(root, root)
     name = "_".join(provider) or "answer"
     holder = {"type": "object", "properties": {name: schema}, "required": [name]}
     for key in ("$defs", "definitions"):
