@@ -35,6 +35,8 @@ current_caller: ContextVar[Hashable] = ContextVar("specialists_caller", default=
 """For whom calls are made; callers take turns at the head of the queue. A brain sets it to the tenant or the run."""
 
 SMOOTHING = 0.2
+LONG_SECONDS = 0.02
+"""Runs that take longer go to the workers for long jobs."""
 
 SHORT_SECONDS = 0.0005
 """A run that is known to be shorter is made on the event loop's own thread, if it is the only one: to wake a worker and
@@ -214,6 +216,8 @@ class Batcher:
         self._closed = False
         self._empty = threading.Condition(self._lock)
         self._cell_seconds: float | None = None
+        self._run_seconds = 0.0
+        self._long = False
         self._counted = Statistics()
 
     @property
@@ -375,7 +379,7 @@ class Batcher:
             more = min(self._width - self._workers, self._waiting)
             self._workers += more
         for _ in range(more):
-            workers.submit(self._work)
+            workers.submit(self._work, long=self._long)
 
     def _lone(self, loop: asyncio.AbstractEventLoop | None) -> Call | None:  # locked
         """The only call there is, if it is this loop's and short."""
@@ -391,6 +395,7 @@ class Batcher:
         return lone
 
     def _work(self) -> None:
+        mine = self._long
         while True:
             expired: list[Call] = []
             with self._lock:
@@ -409,8 +414,9 @@ class Batcher:
             if not calls:
                 return
             self._run(batch, _deliver)
-            if workers.others_wait():
-                workers.submit(self._work)  # other models take their turn
+            long = self._long = self._run_seconds > LONG_SECONDS
+            if long is not mine or workers.others_wait(long=long):
+                workers.submit(self._work, long=long)  # other models take their turn
                 return
 
     def _run(self, batch: Batch, deliver: Callable[[list[Call]], None]) -> None:
@@ -435,10 +441,12 @@ class Batcher:
                 paid = True
         if paid:
             _charge(calls, rows, spent, batch.beside)
-        seconds = (time.perf_counter() - batch.start) / (rows * longest)
+        took = time.perf_counter() - batch.start
+        seconds = took / (rows * longest)
         before = self._cell_seconds
         with self._lock:
             self._running -= 1
+            self._run_seconds += SMOOTHING * (took - self._run_seconds)
             self._cell_seconds = seconds if before is None else before + SMOOTHING * (seconds - before)
             self._counted.add(len(calls), cells, rows * longest - cells, spent)
             if self._closed and not self._waiting and not self._running:

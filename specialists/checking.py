@@ -206,7 +206,7 @@ async def _solve(found: Found, rows: list[Row], report: Report) -> list[_Case]:
                 wrong.append(f"line {row.line}: its arguments are refused: {error}")
             continue
         start = time.perf_counter()
-        outcome = await s.climb(arguments)
+        outcome = await s.climb(arguments, resting=False)
         seconds = time.perf_counter() - start
         try:
             answer = _right_answer(found, row, arguments, outcome)

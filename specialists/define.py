@@ -15,16 +15,17 @@ import types
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
+from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
 
 from pydantic import BaseModel, TypeAdapter
 
 from .adapters import adapter_of, schema_of, try_out
+from .breaker import Breaker, BreakerOpen
 from .climb import Hooks, LadderRung, Question, climb
-from .errors import CannotAnswer, DefinitionError, InvalidAnswer
+from .errors import CannotAnswer, DeadlinePassed, DefinitionError, InvalidAnswer, Overloaded
 from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
-from .loops import run_in_thread, run_sync
-from .metering import current_meter, metered
+from .loops import current_deadline, run_in_thread, run_sync
+from .metering import CpuMeter, current_meter, metered
 from .signatures import Signature, check_answer
 from .verifiers import Verifier, run_verifier
 
@@ -93,6 +94,7 @@ class Specialist(Generic[P, T]):
         timeout: float | None = None,
         steps: tuple[int, ...] = (),
         next: Specialist[..., Any] | None = None,
+        hedge: float | None = None,
     ) -> None:
         if isinstance(function, Specialist):
             raise DefinitionError(f"{function!r} is a specialist already; decorate its function once")
@@ -107,6 +109,8 @@ class Specialist(Generic[P, T]):
         self.timeout = timeout
         self.steps = tuple(steps)
         self.next = next
+        self.hedge = hedge
+        self.breaker = Breaker()
         self.__name__ = self.name
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -130,6 +134,8 @@ class Specialist(Generic[P, T]):
             raise DefinitionError(f"{self.name}: min_confidence is a probability, not {self.min_confidence}")
         if self.timeout is not None and not self.timeout > 0:
             raise DefinitionError(f"{self.name}: timeout is in seconds and positive, not {self.timeout}")
+        if self.hedge is not None and not self.hedge > 0:
+            raise DefinitionError(f"{self.name}: hedge is in seconds and positive, not {self.hedge}")
         if list(self.steps) != sorted(set(self.steps)) or any(step < 1 for step in self.steps):
             raise DefinitionError(f"{self.name}: steps are growing positive numbers, one per rung, not {self.steps}")
         if self.steps and not self.signature.injected_names:
@@ -194,28 +200,32 @@ class Specialist(Generic[P, T]):
         above: tuple[LadderRung, ...] = (),
         max_steps: int | None = None,
         timeout: float | None = None,
+        resting: bool = True,
     ) -> Outcome[T]:
         """Climb with checked arguments: the local rungs, then the rungs ``above`` (a brain adds the big model).
 
         ``max_steps`` caps the steps of every rung. ``timeout`` stands in place of the specialists' own time limits.
+        ``resting``: whether a specialist that has failed again and again is given a rest, and its rungs are passed by.
         """
-        rungs = (*self.ladder(max_steps=max_steps, timeout=timeout), *above)
+        rungs = (*self.ladder(max_steps=max_steps, timeout=timeout, resting=resting), *above)
         outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks)
         return replace(outcome, tool=self.name)
 
-    def ladder(self, *, max_steps: int | None = None, timeout: float | None = None) -> tuple[LadderRung, ...]:
+    def ladder(
+        self, *, max_steps: int | None = None, timeout: float | None = None, resting: bool = True
+    ) -> tuple[LadderRung, ...]:
         """The local rungs in order: this specialist, more steps of it, the next specialists."""
         first = self.steps[0] if self.steps else None
-        rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps), timeout)]
+        rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps), timeout, resting)]
         for index, (before, steps) in enumerate(pairwise(self.steps)):
             if max_steps is not None and before >= max_steps:
                 break
             name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
-            rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout))
+            rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout, resting))
         seen, other = {self.name}, self.next
         while other is not None and other.name not in seen:
             last = _least((other.steps or (None,))[-1], max_steps)
-            rungs.append(self._rung(f"next:{other.name}", "next", other, last, timeout))
+            rungs.append(self._rung(f"next:{other.name}", "next", other, last, timeout, resting))
             seen.add(other.name)
             other = other.next
         return tuple(rungs)
@@ -227,7 +237,13 @@ class Specialist(Generic[P, T]):
         return replace(attempt, verdict=await run_verifier(self.verify, arguments, attempt.value))
 
     def _rung(
-        self, name: str, kind: Any, who: Specialist[..., Any], max_steps: int | None, timeout: float | None
+        self,
+        name: str,
+        kind: Any,
+        who: Specialist[..., Any],
+        max_steps: int | None,
+        timeout: float | None,
+        resting: bool,
     ) -> LadderRung:
         # The same typed question has the same check, whoever answers it; who has none brings his own.
         judge = self if self.verify is not None else who
@@ -241,7 +257,20 @@ class Specialist(Generic[P, T]):
         )
 
         async def run(question: Question) -> Attempt:
-            return await who._attempt(name, question, max_steps, judge, self, timeout)
+            if not resting:
+                return await who._attempt(name, question, max_steps, judge, self, timeout)
+            try:
+                probe = who.breaker.enter()
+            except BreakerOpen as error:
+                rest = f"it has failed again and again and is given {error.seconds:.0f} s more of rest"
+                return Attempt(name, "refused", 0.0, reason=rest, source=who.name)
+            ended: Literal["up", "down", "unknown"] = "unknown"
+            try:
+                attempt = await who._attempt(name, question, max_steps, judge, self, timeout)
+                ended = _health(attempt, question)
+            finally:
+                who.breaker.leave(probe, ended)
+            return attempt
 
         return LadderRung(policy, run)
 
@@ -256,10 +285,11 @@ class Specialist(Generic[P, T]):
     ) -> Attempt:
         start = time.perf_counter()
         meter = question.meter
-        token = current_meter.set(meter)
+        metering = current_meter.set(meter)
         limits = [limit for limit in (timeout or self.timeout, question.remaining()) if limit is not None]
         limit = min(limits, default=None)
         effort = Effort(max_steps, None if limit is None else time.monotonic() + limit)
+        limiting = current_deadline.set(effort.deadline)
         timer = asyncio.timeout(limit)
         fields: dict[str, Any]
         try:
@@ -268,7 +298,10 @@ class Specialist(Generic[P, T]):
                 arguments: Mapping[str, Any] = copy.deepcopy(question.arguments)
                 if asker is not self:  # another's question: its types may be wider
                     arguments = self.signature.check(arguments)
-                answer = await metered(self._answer(arguments, effort), meter)
+                if self.hedge is None:
+                    answer = await metered(self._answer(arguments, effort), meter)
+                else:
+                    answer = await self._hedged(arguments, effort, meter, self.hedge)
                 value = check_answer(asker.answers, answer.value, self.name)
                 fields = {
                     "outcome": "answered",
@@ -284,6 +317,10 @@ class Specialist(Generic[P, T]):
             fields = {"outcome": "cannot", "reason": str(error) or "it has no answer"}
         except InvalidAnswer as error:
             fields = {"outcome": "invalid", "reason": str(error)}
+        except Overloaded as error:
+            fields = {"outcome": "overloaded", "reason": str(error)}
+        except DeadlinePassed as error:
+            fields = {"outcome": "timeout", "reason": str(error)}
         except (
             Exception,
             SystemExit,
@@ -296,7 +333,8 @@ class Specialist(Generic[P, T]):
                 raise
             fields = {"outcome": "error", "reason": _said(error)}  # something the function waited for was cancelled
         finally:
-            current_meter.reset(token)
+            current_meter.reset(metering)
+            current_deadline.reset(limiting)
         return Attempt(
             rung=rung,
             seconds=time.perf_counter() - start,
@@ -309,6 +347,37 @@ class Specialist(Generic[P, T]):
     def _too_late(self, limit: float | None) -> dict[str, Any]:
         thread = "" if inspect.iscoroutinefunction(self.function) else "; its thread runs on until it ends"
         return {"outcome": "timeout", "reason": f"no answer within {limit:g} s{thread}"}
+
+    async def _hedged(
+        self, arguments: Mapping[str, Any], effort: Effort, meter: CpuMeter, patience: float
+    ) -> Answer[Any]:
+        """Ask a second time when the first answer takes long, and take whichever comes first; both are paid for.
+
+        Dean and Barroso, The Tail at Scale (2013), "hedged requests".
+        """
+
+        def ask() -> asyncio.Task[Answer[Any]]:
+            async def answer() -> Answer[Any]:
+                found: Answer[Any] = await metered(self._answer(copy.deepcopy(arguments), effort), meter)
+                return found
+
+            return asyncio.create_task(answer())
+
+        asked = {ask()}
+        try:
+            done, _ = await asyncio.wait(asked, timeout=patience)
+            if not done:
+                asked.add(ask())
+            waiting = set(asked)
+            while True:
+                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    if not waiting or task.exception() is None:
+                        return await task
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
     async def _answer(self, arguments: Mapping[str, Any], effort: Effort) -> Answer[Any]:
         given = {**arguments, **dict.fromkeys(self.signature.injected_names, effort)}
@@ -341,6 +410,7 @@ def specialist(
     timeout: float | None = None,
     steps: tuple[int, ...] = (),
     next: Specialist[..., Any] | None = None,
+    hedge: float | None = None,
 ) -> _Decorator: ...
 def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
     """Make a specialist of a typed function, sync or async; with or without arguments.
@@ -358,6 +428,8 @@ def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -
         steps: For a function with a parameter of type :class:`Effort`: the steps of the first rung and of each
             further one.
         next: The specialist that is asked when this one's answer is not accepted.
+        hedge: Seconds after which the function is run a second time beside the first; whichever answers first counts.
+            For functions whose time varies by chance. A specialist's function has no effects, so twice does no harm.
 
     Raises:
         DefinitionError: when the function or what is declared of it cannot be used.
@@ -404,6 +476,15 @@ def _is_effort(annotation: Any) -> bool:
     if get_origin(annotation) in (Annotated, Union, types.UnionType):
         return any(each is Effort for each in get_args(annotation))
     return annotation is Effort
+
+
+def _health(attempt: Attempt, question: Question) -> Literal["up", "down", "unknown"]:
+    """What an attempt tells of the specialist: nothing, where the caller left it too little time or too many called."""
+    if attempt.outcome == "timeout":
+        return "unknown" if question.remaining() == 0 else "down"
+    if attempt.outcome in ("error", "invalid"):
+        return "down"
+    return "unknown" if attempt.outcome in ("overloaded", "cancelled") else "up"
 
 
 def _said(error: BaseException) -> str:

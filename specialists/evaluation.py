@@ -227,7 +227,9 @@ async def evaluate_async(
                 warm = True
             start = time.perf_counter()
             deadline = None if timeout is None else time.monotonic() + timeout
-            outcome = await specialist.climb(arguments, deadline=deadline, timeout=timeout, max_steps=max_steps)
+            outcome = await specialist.climb(
+                arguments, deadline=deadline, timeout=timeout, max_steps=max_steps, resting=False
+            )
             seconds = time.perf_counter() - start
             result.count(row, outcome, seconds, _outcome_is_right(row, arguments, outcome, correct))
         if progress is not None:

@@ -34,20 +34,25 @@ def usable_cores() -> int:
     return max(1, cores)
 
 
-def submit(job: Callable[[], None]) -> None:
-    """Run ``job`` on the next worker that is free, jobs in the order handed in. Never blocks. A job must not raise."""
-    _pool.submit(job)
+def submit(job: Callable[[], None], *, long: bool = False) -> None:
+    """Run ``job`` on the next worker that is free, jobs in the order handed in. Never blocks. A job must not raise.
+
+    ``long``: it will take its time. Such jobs have workers of their own, as many again, so that the short ones of
+    other models do not stand behind them: the system shares the cores among the two.
+    """
+    (_long if long else _short).submit(job)
 
 
-def others_wait() -> bool:
+def others_wait(*, long: bool = False) -> bool:
     """Whether jobs wait for a worker: who has more to do then hands it in as a further job, and lets them go first."""
-    return _pool.has_jobs()
+    return (_long if long else _short).has_jobs()
 
 
 class _Pool:
     """Threads that are started when the first jobs come, and then stay."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._lock = threading.Lock()
         self._started = False
@@ -65,7 +70,7 @@ class _Pool:
             if self._started:
                 return
             for index in range(usable_cores()):
-                threading.Thread(target=self._work, name=f"specialists-onnx_{index}", daemon=True).start()
+                threading.Thread(target=self._work, name=f"{self._name}_{index}", daemon=True).start()
             self._started = True
 
     def _work(self) -> None:
@@ -78,13 +83,14 @@ class _Pool:
             job = None  # type: ignore[assignment]  # what it held is not kept until the next one comes
 
 
-_pool = _Pool()
+_short = _Pool("specialists-onnx")
+_long = _Pool("specialists-long")
 
 
 def _after_fork() -> None:
     """Threads do not live on in a child, and a lock may be held for ever."""
-    global _pool
-    _pool = _Pool()
+    global _short, _long
+    _short, _long = _Pool("specialists-onnx"), _Pool("specialists-long")
 
 
 if hasattr(os, "register_at_fork"):

@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+
+from specialists.breaker import Breaker, BreakerOpen
 
 from ..errors import BrainError
 from ..events import ModelResponse, WireAttempt
@@ -63,61 +64,6 @@ class RetryBudget:
                 return False
             self._tokens = max(0.0, self._tokens - 1.0)
             return True
-
-
-class BreakerOpen(Exception):
-    """The breaker lets nothing through. ``seconds`` until it tries again."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"open for {seconds:.1f} s more")
-        self.seconds = seconds
-
-
-class Breaker:
-    """Opens for ``rest`` seconds after ``threshold`` asks in a row have failed; then lets one through to see.
-
-    Call :meth:`enter` before an ask and, exactly once, :meth:`leave` after it. Thread safe.
-    """
-
-    def __init__(self, *, threshold: int = 5, rest: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._threshold = threshold
-        self._rest = rest
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._open_until: float | None = None
-        self._probing = False
-
-    @property
-    def state(self) -> Literal["closed", "open", "half-open"]:
-        """``half-open``: rested, the next ask is the one that finds out."""
-        with self._lock:
-            if self._open_until is None:
-                return "closed"
-            return "half-open" if self._probing or self._clock() >= self._open_until else "open"
-
-    def enter(self) -> bool:
-        """Ask to be let through; ``True`` when this ask is the probe. Raises :class:`BreakerOpen`."""
-        with self._lock:
-            if self._open_until is None:
-                return False
-            left = self._open_until - self._clock()
-            if left > 0 or self._probing:
-                raise BreakerOpen(max(left, 0.0))
-            self._probing = True
-            return True
-
-    def leave(self, probe: bool, ended: Literal["up", "down", "unknown"]) -> None:
-        """Tell how an ask ended: the endpoint was ``up`` (any answer of its own), ``down``, or nobody knows."""
-        with self._lock:
-            if probe:
-                self._probing = False
-            if ended == "up":
-                self._failures, self._open_until = 0, None
-            elif ended == "down":
-                self._failures += 1
-                if probe or (self._open_until is None and self._failures >= self._threshold):
-                    self._open_until = self._clock() + self._rest
 
 
 async def retrying(
