@@ -76,6 +76,7 @@ class Card(BaseModel):
     data: str | None = None
     command: str | None = None
     parameters: int | None = None
+    precision: Literal["float32", "float16", "int8"] | None = None
     measured: tuple[Measured, ...] = ()
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
 

@@ -1,4 +1,4 @@
-"""``brain specialists``: list, show, try, new, check, eval and seal.
+"""``brain specialists``: list, show, try, new, check, eval, seal and pack.
 
 What they do is in the package ``specialists``; here is only how it is asked for and shown. A folder named on this
 command line is trusted: its code is run, and a line on stderr says so.
@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import pack as packing
 from .terminal import complain, console, mark, table, write, write_json
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ what is printed (--json: one object with these names):
         "It runs no code.",
         "brain specialists seal invoice_total",
     ),
+    "pack": (packing.SUMMARY, packing.DESCRIPTION + _TRUST, packing.EXAMPLE),
 }
 
 
@@ -137,6 +139,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("--threads", type=_threads, metavar="N", help="compute threads of the model (default 1)")
     sub.add_argument("--max-steps", type=_whole, metavar="N", help="the most steps of any attempt")
     add("seal", _seal).add_argument("folder", metavar="FOLDER")
+    packing.add_options(add("pack", _pack))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -258,6 +261,11 @@ def _seal(arguments: argparse.Namespace) -> int:
     else:
         write(f"{folder}: the card of {card.name} now lists {len(card.files)} files")
     return 0
+
+
+def _pack(arguments: argparse.Namespace) -> int:
+    folder = _folder(arguments.folder)
+    return packing.pack(arguments, folder, lambda: _say_trusted(_as_path(folder)))
 
 
 def _eval(arguments: argparse.Namespace) -> int:
