@@ -28,6 +28,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .runtime import import_runtime
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -152,11 +154,9 @@ def optimised(
 
 def graph_key(level: str, settings: Mapping[str, str] | None = None) -> dict[str, str]:
     """What an optimised graph depends on besides the model: ``level`` is the name of ONNX Runtime's own level."""
-    import onnxruntime
-
     return {
         **(settings or {}),
-        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime": import_runtime().__version__,
         "provider": "CPUExecutionProvider",
         "level": level,
         "cpu": cpu_features(),
@@ -206,9 +206,7 @@ def folder() -> Path | None:
 
 
 def _session(data: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(data, options, ["CPUExecutionProvider"])
+    return import_runtime().InferenceSession(data, options, ["CPUExecutionProvider"])
 
 
 def _hashing_seconds(data: bytes) -> float:

@@ -17,6 +17,7 @@ from weakref import WeakSet, WeakValueDictionary
 from . import graph_cache
 from .errors import MissingRuntime, ModelRejected
 from .joining import Entry, Layout
+from .runtime import import_runtime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -134,13 +135,12 @@ def session_options(threads: int) -> Any:
 def require_runtime() -> Any:
     """The module ``onnxruntime``, imported now. Raises :class:`MissingRuntime`, which names the extras."""
     try:
-        import onnxruntime
+        return import_runtime()
     except ImportError:
         raise MissingRuntime(
             "specialists need ONNX Runtime, which is not installed: pip install 'brain-specialists[cpu]'"
             " (or [gpu] on a machine with CUDA)"
         ) from None
-    return onnxruntime
 
 
 class Holder(Protocol):

@@ -51,6 +51,7 @@ HOUSE = {
         "metering",
         "strict_json",
         "costs",
+        "runtime",
         "errors",
     ],
     "brain": [

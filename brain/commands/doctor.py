@@ -85,8 +85,10 @@ def _package(name: str) -> Fact:
 
 def _runtime() -> Fact:
     both = _installed("onnxruntime") and _installed("onnxruntime-gpu")
+    from specialists.runtime import import_runtime
+
     try:
-        import onnxruntime
+        onnxruntime = import_runtime()
     except ImportError as error:
         remedy = "pip install 'brain-specialists[cpu]' (or [gpu] on a machine with CUDA)"
         if not (_installed("onnxruntime") or _installed("onnxruntime-gpu")):

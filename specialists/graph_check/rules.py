@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ..runtime import import_runtime
+
 __all__ = ["DOMAINS", "MICROSOFT", "ONNX", "REFUSED", "takes_ir", "takes_opset"]
 
 ONNX = frozenset({b"", b"ai.onnx"})
@@ -56,7 +58,7 @@ def takes_ir(version: int) -> bool:
 def _runtime_takes(ir_version: int, domain: bytes, version: int) -> bool | None:
     """Ask the runtime by a model of one node, which is the only way there is; ``None`` without a runtime."""
     try:
-        import onnxruntime
+        onnxruntime = import_runtime()
     except ImportError:
         return None
     options = onnxruntime.SessionOptions()

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from specialists.isolation import IsolatedModel
+
+from .children import Open
 
 FLOAT = TensorProto.FLOAT
 INT = TensorProto.INT64
@@ -94,3 +99,17 @@ def endless(tmp_path: Path) -> Path:
         [helper.make_tensor_value_info("trips", INT, []), helper.make_tensor_value_info("x", FLOAT, [1])],
         [helper.make_tensor_value_info("y", FLOAT, [1])],
     )
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    """Models in child processes, which are closed after the test."""
+    models: list[IsolatedModel] = []
+
+    def make(path: Path, **options: Any) -> IsolatedModel:
+        models.append(IsolatedModel(path, **options))
+        return models[-1]
+
+    yield make
+    for model in models:
+        model.close()
