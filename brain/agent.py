@@ -24,6 +24,7 @@ from specialists.loops import run_sync
 from specialists.metering import metered
 
 from .dispatch import MOST_NAMED, CheckedCall, Dispatcher
+from .encoding import EncodedMessage, NotJson, encode
 from .errors import (
     Abstained,
     ApprovalRequired,
@@ -53,8 +54,9 @@ from .events import (
 from .keys import redact
 from .ledger import OutcomeLog
 from .logs import current_call, current_run, mark_records
-from .messages import as_content, assistant_message, unanswered, without_keys
+from .messages import as_content, assistant_message, unanswered, user_message, without_keys
 from .models import model_from_name
+from .offering import Offering
 from .planner import Planner
 from .questions import TypedAnswer
 from .results import RunResult
@@ -87,6 +89,11 @@ class Brain(Generic[Out]):
         fallback: The big model that is asked a tool's typed question when no specialist's answer was accepted. By
             default the brain's own model when that is a chat model; ``False``: none.
         accept: What a specialist's answer must be: ``"verified"``, ``"certified"`` or ``"confident"``.
+        pinned: Names of tools and specialists that every request offers.
+        tool_limit: Tools that a chat model is offered at most. Of more, each run offers the pinned ones, those its
+            history has called, and those whose names and descriptions have to do with the prompt. They are chosen at
+            its beginning; a registered tool that the model calls all the same is checked and run as ever, and offered
+            from then on. (The planner sees them all.)
         turn_limit: Model calls in one run.
         repeat_limit: How often a run may make one and the same call.
         cost_limit: US dollars after which a run makes no further model call. It stops a run; a budget that nothing
@@ -109,6 +116,8 @@ class Brain(Generic[Out]):
         output_type: type[str] = str,
         fallback: ChatModel | str | Literal[False] | None = None,
         accept: AcceptLevel = "confident",
+        pinned: Sequence[str] = (),
+        tool_limit: int = 32,
         turn_limit: int = 16,
         repeat_limit: int = 3,
         cost_limit: Decimal | None = None,
@@ -126,6 +135,8 @@ class Brain(Generic[Out]):
         output_type: type[Out],
         fallback: ChatModel | str | Literal[False] | None = None,
         accept: AcceptLevel = "confident",
+        pinned: Sequence[str] = (),
+        tool_limit: int = 32,
         turn_limit: int = 16,
         repeat_limit: int = 3,
         cost_limit: Decimal | None = None,
@@ -143,6 +154,8 @@ class Brain(Generic[Out]):
         output_type: object,  # unions and literals, which are no classes
         fallback: ChatModel | str | Literal[False] | None = None,
         accept: AcceptLevel = "confident",
+        pinned: Sequence[str] = (),
+        tool_limit: int = 32,
         turn_limit: int = 16,
         repeat_limit: int = 3,
         cost_limit: Decimal | None = None,
@@ -159,6 +172,8 @@ class Brain(Generic[Out]):
         output_type: Any = str,
         fallback: ChatModel | str | Literal[False] | None = None,
         accept: AcceptLevel = "confident",
+        pinned: Sequence[str] = (),
+        tool_limit: int = 32,
         turn_limit: int = 16,
         repeat_limit: int = 3,
         cost_limit: Decimal | None = None,
@@ -167,7 +182,8 @@ class Brain(Generic[Out]):
     ) -> None:
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
-        for name, limit in (("turn_limit", turn_limit), ("repeat_limit", repeat_limit)):
+        limits = (("tool_limit", tool_limit), ("turn_limit", turn_limit), ("repeat_limit", repeat_limit))
+        for name, limit in limits:
             if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
                 raise ConfigurationError(f"{name} is a whole number from 1 on, not {limit!r}")
         if instructions is not None and not isinstance(instructions, str):
@@ -177,7 +193,7 @@ class Brain(Generic[Out]):
                 raise ConfigurationError(f"{name} is money, so a Decimal: Decimal('0.10'), not {money!r}")
         if log is not None and not isinstance(log, str | os.PathLike):
             raise ConfigurationError(f"log is the path of a file, not {log!r}")
-        for name, given in (("tools", tools), ("specialists", specialists)):
+        for name, given in (("tools", tools), ("specialists", specialists), ("pinned", pinned)):
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} is a list, also for one: {name}=[{given!r}]")
         self._model: ChatModel = Planner() if model is None else _as_model(model)
@@ -191,7 +207,13 @@ class Brain(Generic[Out]):
             raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
         self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate)
-        self._instructions = instructions
+        self._offering = Offering(self._dispatcher.schemas, None if self._is_planner else tool_limit, pinned)
+        self._system: EncodedMessage | None = None
+        if instructions:
+            try:
+                self._system = EncodedMessage({"role": "system", "content": instructions})
+            except NotJson as error:
+                raise ConfigurationError(f"the instructions contain {error}") from None
         self._typed: TypedAnswer | None = None
         self._output: TypeAdapter[Any] | None = None
         if output_type is not str:
@@ -271,7 +293,7 @@ class Brain(Generic[Out]):
             BrainError: one of the tree in :mod:`brain.errors`, with the run as far as it got in ``.result``.
         """
         arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
-        return await self._run(arguments, lambda event: None)
+        return await self._run(arguments, None)
 
     def run_sync(
         self,
@@ -288,7 +310,7 @@ class Brain(Generic[Out]):
     ) -> RunResult[Out]:
         """:meth:`run` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
         arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
-        return run_sync(lambda: self._run(arguments, lambda event: None))
+        return run_sync(lambda: self._run(arguments, None))
 
     async def run_stream(
         self,
@@ -327,14 +349,14 @@ class Brain(Generic[Out]):
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(
-        self, given: tuple[Any, ...], emit: Callable[[RunEvent], None], *, stream: bool = False
+        self, given: tuple[Any, ...], emit: Callable[[RunEvent], None] | None, *, stream: bool = False
     ) -> RunResult[Out]:
         try:
             arguments = check_arguments(*given)
         except BrainError as error:
             error.result = Run(NOTHING, emit, self._cpu_rate).result(None)
             raise
-        run = Run(arguments, emit, self._cpu_rate)
+        run = Run(arguments, emit, self._cpu_rate, self._offering.for_run(arguments.prompt, arguments.history))
         token = current_run.set(run.id)
         logger.info("run started")
         output: Any = None
@@ -362,6 +384,8 @@ class Brain(Generic[Out]):
                 await self._log.open()  # before anything is paid for
             except (OSError, ValueError) as error:
                 raise self._unwritable(error) from None
+        if run.loop_deadline is None:
+            return cast(Out, await metered(self._loop(run, stream), run.meter))
         limit = asyncio.timeout_at(run.loop_deadline)
         try:
             async with limit:
@@ -391,7 +415,7 @@ class Brain(Generic[Out]):
                     raise InvalidOutput(str(error)) from None
                 run.repairs += 1
                 problem = f"{str(error).rstrip('.')}. Answer again, in the form that was asked for."
-                run.messages.append({"role": "user", "content": problem})
+                run.messages.append(user_message(problem))
 
     def _check_limits(self, run: Run) -> None:
         if run.late():
@@ -407,12 +431,11 @@ class Brain(Generic[Out]):
             raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
 
     async def _ask(self, run: Run, stream: bool) -> ModelResponse:
-        messages: list[Message] = list(run.messages)
-        if self._instructions:
-            messages.insert(0, {"role": "system", "content": self._instructions})
+        messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
+        assert run.offer is not None
         request = ModelRequest(
             messages=messages,
-            tools=self._dispatcher.schemas,
+            tools=run.offer.tools,
             output_schema=None if self._typed is None else self._typed.schema,
             deadline=run.deadline,
         )
@@ -420,7 +443,8 @@ class Brain(Generic[Out]):
         first = len(run.wire)
         response: ModelResponse | None = None
         error: BaseException | None = None
-        on_text = (lambda text: run.emit(TextDelta(redact(text)))) if stream else None
+        emit = run.emit
+        on_text = None if not stream or emit is None else lambda text: emit(TextDelta(redact(text)))
         try:
             response = await self._model.ask(request, on_attempt=run.wire.append, on_text=on_text)
             response = without_keys(response)
@@ -454,6 +478,8 @@ class Brain(Generic[Out]):
             problems = {call.id: "several calls had the same id; none was run" for call in calls}
         else:
             for call in calls:
+                if self._dispatcher.knows(call.name) and run.offer is not None:
+                    run.offer.add(call.name)
                 try:
                     good.append(self._dispatcher.check(call))
                 except InvalidArguments as error:
@@ -485,9 +511,12 @@ class Brain(Generic[Out]):
         async def one(call: CheckedCall) -> None:
             current_call.set(call.id)
             context = RunContext(run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline)
-            run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
+            if run.emit is not None:
+                run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
             answers[call.id] = as_content(await self._dispatcher.call(call, context, run.observer))
 
+        if not calls:
+            return
         first = len(run.calls)
         try:
             async with asyncio.TaskGroup() as group:
@@ -498,7 +527,7 @@ class Brain(Generic[Out]):
             run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked[outcome.call_id or ""])
 
     def _count_repeat(self, run: Run, call: CheckedCall) -> None:
-        key = (call.callee.name, json.dumps(jsonable(dict(call.arguments)), sort_keys=True))
+        key = (call.callee.name, _canonical(call.arguments))
         run.repeats[key] += 1
         if run.repeats[key] > self._repeat_limit:
             raise RepeatLimit(
@@ -541,7 +570,7 @@ class Brain(Generic[Out]):
         if waiting:
             raise _approval_required(waiting)
         if run.arguments.prompt is not None:
-            run.messages.append({"role": "user", "content": run.arguments.prompt})
+            run.messages.append(user_message(run.arguments.prompt))
 
     def _output_of(self, run: Run, response: ModelResponse) -> Out:
         text = response.text or ""
@@ -624,6 +653,14 @@ def _approval_required(waiting: Sequence[CheckedCall]) -> ApprovalRequired:
         " run(history=error.result.messages, approvals={id: True})",
         pending=pending,
     )
+
+
+def _canonical(arguments: Mapping[str, Any]) -> str:
+    """Equal arguments as equal texts. They stand in the order of the parameters already, unless some nest."""
+    if all(type(value) in (str, int, float, bool, type(None)) for value in arguments.values()):
+        with contextlib.suppress(NotJson):
+            return encode(arguments).decode()
+    return json.dumps(jsonable(dict(arguments)), sort_keys=True)
 
 
 def _shortened(value: Any) -> str:

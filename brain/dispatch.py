@@ -32,7 +32,7 @@ from .catalogue import Catalogue
 from .errors import BrainError, ConfigurationError, ModelTimeout
 from .events import ChatModel, ModelRequest, ToolCall, WireAttempt
 from .keys import redact, redact_value
-from .ledger import priced
+from .ledger import cpu_price, priced
 from .questions import TypedAnswer
 from .tooling import RunContext, Tool, check_name, is_async
 
@@ -46,6 +46,8 @@ FUNCTION = "function"
 
 MOST_NAMED = 32
 """Tools that one message names."""
+
+_FUNCTION_POLICY = Policy((RungPolicy(FUNCTION, "function", checked=False),))
 
 LONGEST_REASON = 2000
 """Characters of what a tool raised that are kept; all of it would go to the model."""
@@ -99,6 +101,10 @@ class Dispatcher:
         self._fallback = fallback
         self._cpu_rate = cpu_rate
         self.schemas = Catalogue(tuple(self._callees.values()))
+
+    def knows(self, name: str) -> bool:
+        """Whether a tool of this name is registered."""
+        return name in self._callees
 
     def check(self, call: ToolCall) -> CheckedCall:
         """Validate a model's call. Raises ``specialists.InvalidArguments`` for an unknown tool too."""
@@ -172,13 +178,17 @@ class Dispatcher:
         reason: str | None = None
         failure: BaseException | None = None
         kind: AttemptOutcome = "answered"
-        timer = asyncio.timeout(tool.timeout)
+        timer: asyncio.Timeout | None = None
         try:
-            async with timer:
+            if tool.timeout is None:
                 value = redact_value(await metered(tool.run(call.arguments, context), meter))
+            else:
+                timer = asyncio.timeout(tool.timeout)
+                async with timer:
+                    value = redact_value(await metered(tool.run(call.arguments, context), meter))
         except BaseException as error:  # a tool is other people's code: what it raises becomes an attempt
             failure = error
-            if isinstance(error, TimeoutError) and timer.expired():
+            if isinstance(error, TimeoutError) and timer is not None and timer.expired():
                 kind, reason = "timeout", f"no answer within {tool.timeout:g} s{_left_behind(tool.function)}"
             else:
                 kind, reason = "error", _end_of(error, tool.function)
@@ -187,6 +197,7 @@ class Dispatcher:
                 raise
         finally:
             current_meter.reset(token)
+            low, high = meter.low, meter.high
             attempt = Attempt(
                 rung=FUNCTION,
                 outcome=kind,
@@ -194,17 +205,17 @@ class Dispatcher:
                 value=value,
                 reason=reason,
                 source=tool.name,
-                cpu_seconds=meter.high,
-                cpu_seconds_low=meter.low,
+                cpu_seconds=high,
+                cpu_seconds_low=low,
+                cost=cpu_price(low, high, self._cpu_rate),
             )
-            attempt = priced(attempt, self._cpu_rate)
             answered = kind == "answered"
             outcome: Outcome[Any] = Outcome(
                 value=value,
                 answered_by=FUNCTION if answered else None,
                 accepted_by="unchecked" if answered else None,
                 attempts=(attempt,),
-                policy=Policy((RungPolicy(FUNCTION, "function", checked=False),)),
+                policy=_FUNCTION_POLICY,
                 reason=None if answered else f"{tool.name}: {reason}",
                 tool=tool.name,
                 call_id=call.id,

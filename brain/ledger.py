@@ -22,7 +22,7 @@ from .events import WireAttempt
 from .keys import redact
 from .prices import cpu_cost
 
-__all__ = ["OutcomeLog", "Usage", "UsageRow", "priced"]
+__all__ = ["OutcomeLog", "Usage", "UsageRow", "cpu_price", "priced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +67,34 @@ class Usage:
         seconds: float = 0.0,
     ) -> Usage:
         """Sum the rows of a run."""
-        rows: dict[tuple[str, str], UsageRow] = {}
-
-        def add(kind: str, name: str, **more: Any) -> None:
-            row = rows.get((kind, name)) or UsageRow(name, kind)
-            summed = {key: _plus(getattr(row, key), value) for key, value in more.items()}
-            rows[kind, name] = replace(row, **summed)
-
+        rows: dict[tuple[str, str], _Sum] = {}
         if brain_cpu_seconds:
-            cost = cpu_cost(brain_cpu_seconds, cpu_rate)
-            add("brain", "planning and dispatch", requests=1, cpu_seconds=brain_cpu_seconds, cost=cost)
+            row = rows["brain", "planning and dispatch"] = _Sum()
+            row.requests, row.cpu_seconds = 1, brain_cpu_seconds
+            row.costs.append(cpu_cost(brain_cpu_seconds, cpu_rate))
         for outcome in outcomes:
             for attempt in outcome.attempts:
                 # A big model's attempt is paid for by its wire attempts, which are summed below.
                 if attempt.cpu_seconds is not None and attempt.rung != "big_model":
                     kind = "function" if attempt.rung == "function" else "specialist"
-                    add(
-                        kind,
-                        attempt.source or attempt.rung,
-                        requests=1,
-                        seconds=attempt.seconds,
-                        cpu_seconds=attempt.cpu_seconds,
-                        cost=_cpu(attempt, cpu_rate),
-                    )
+                    row = rows.setdefault((kind, attempt.source or attempt.rung), _Sum())
+                    row.requests += 1
+                    row.seconds += attempt.seconds
+                    row.cpu_seconds += attempt.cpu_seconds
+                    row.costs.append(_cpu(attempt, cpu_rate))
         for wire in wire_attempts:
-            add(
-                "model",
-                wire.model,
-                requests=1,
-                unpriced=int(wire.cost.status == "unpriced"),
-                seconds=wire.seconds,
-                input_tokens=wire.usage.input,
-                output_tokens=wire.usage.output,
-                cached_tokens=wire.usage.cache_read,
-                reasoning_tokens=wire.usage.reasoning,
-                estimated=int(wire.usage.source == "estimated"),
-                cost=wire.cost,
-            )
-        return cls(tuple(rows.values()), seconds)
+            usage = wire.usage
+            row = rows.setdefault(("model", wire.model), _Sum())
+            row.requests += 1
+            row.unpriced += wire.cost.status == "unpriced"
+            row.seconds += wire.seconds
+            row.input_tokens = _plus(row.input_tokens, usage.input)
+            row.output_tokens = _plus(row.output_tokens, usage.output)
+            row.cached_tokens = _plus(row.cached_tokens, usage.cache_read)
+            row.reasoning_tokens = _plus(row.reasoning_tokens, usage.reasoning)
+            row.estimated += usage.source == "estimated"
+            row.costs.append(wire.cost)
+        return cls(tuple([row.row(kind, name) for (kind, name), row in rows.items()]), seconds)
 
     @property
     def cost(self) -> Cost:
@@ -178,11 +168,61 @@ class Usage:
         return _receipt(self)
 
 
+class _Sum:
+    """A row while it is added up."""
+
+    __slots__ = (
+        "cached_tokens",
+        "costs",
+        "cpu_seconds",
+        "estimated",
+        "input_tokens",
+        "output_tokens",
+        "reasoning_tokens",
+        "requests",
+        "seconds",
+        "unpriced",
+    )
+
+    def __init__(self) -> None:
+        self.requests = self.unpriced = self.estimated = 0
+        self.seconds = self.cpu_seconds = 0.0
+        self.input_tokens: int | None = None
+        self.output_tokens: int | None = None
+        self.cached_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
+        self.costs: list[Cost] = []
+
+    def row(self, kind: str, name: str) -> UsageRow:
+        return UsageRow(
+            name,
+            kind,
+            self.requests,
+            self.unpriced,
+            self.seconds,
+            self.cpu_seconds,
+            self.input_tokens,
+            self.output_tokens,
+            self.cached_tokens,
+            self.reasoning_tokens,
+            self.estimated,
+            Cost.total(self.costs),
+        )
+
+
+def cpu_price(low: float | None, high: float | None, rate: Decimal | None) -> Cost:
+    """What ``low`` to ``high`` CPU seconds cost; without ``low`` the other is exact."""
+    most = cpu_cost(high or 0.0, rate)
+    if low is None or low == high:
+        return most
+    return Cost.bounded(cpu_cost(low, rate).low, most.low)
+
+
 def priced(attempt: Attempt, cpu_rate: Decimal | None) -> Attempt:
     """``attempt`` with its cost: the compute time on this machine and what its wire attempts cost."""
     costs = [wire.cost for wire in attempt.wire_attempts if isinstance(wire, WireAttempt)]
     if attempt.cpu_seconds is not None:
-        costs.append(_cpu(attempt, cpu_rate))
+        costs.append(cpu_price(attempt.cpu_seconds_low, attempt.cpu_seconds, cpu_rate))
     return replace(attempt, cost=Cost.total(costs))
 
 
@@ -228,10 +268,9 @@ class OutcomeLog:
 
 
 def _cpu(attempt: Attempt, rate: Decimal | None) -> Cost:
-    high = attempt.cpu_seconds or 0.0
-    low = high if attempt.cpu_seconds_low is None else attempt.cpu_seconds_low
-    least, most = cpu_cost(low, rate), cpu_cost(high, rate)
-    return Cost.bounded(least.low, most.high if most.high is not None else most.low)
+    if attempt.cost is not None and not attempt.wire_attempts:
+        return attempt.cost  # it was priced when it was made
+    return cpu_price(attempt.cpu_seconds_low, attempt.cpu_seconds, rate)
 
 
 def _plus(have: Any, more: Any) -> Any:

@@ -10,38 +10,77 @@ from typing import Any
 from specialists import Outcome
 from specialists.ladder import jsonable
 
+from .encoding import EncodedMessage, NotJson
 from .errors import ConfigurationError
 from .events import Message, ModelResponse, ToolCall
 from .keys import redact
 
-__all__ = ["ROLES", "as_content", "assistant_message", "tool_message", "unanswered", "without_keys"]
+__all__ = [
+    "ROLES",
+    "as_content",
+    "assistant_message",
+    "tool_message",
+    "unanswered",
+    "user_message",
+    "without_keys",
+]
 
 ROLES = {"system", "developer", "user", "assistant", "tool"}
 """Who may speak in a history."""
 
 
-def assistant_message(response: ModelResponse) -> Message:
-    """A model's turn."""
-    message: Message = {"role": "assistant", "content": response.text}
-    if response.tool_calls:
+_dumps = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def user_message(text: str) -> EncodedMessage:
+    """What a person says, or the loop in a person's place."""
+    return EncodedMessage({"role": "user", "content": text})
+
+
+def assistant_message(response: ModelResponse) -> EncodedMessage:
+    """A model's turn. What could not be sent again (half a character) stands in it as a question mark."""
+    try:
+        return _assistant(response.text, response.tool_calls)
+    except NotJson:
+        calls = [ToolCall(_whole(c.id), _whole(c.name), _whole(c.arguments)) for c in response.tool_calls]
+        return _assistant(None if response.text is None else _whole(response.text), calls)
+
+
+def _assistant(text: str | None, calls: Sequence[ToolCall]) -> EncodedMessage:
+    message: Message = {"role": "assistant", "content": text}
+    if calls:
         message["tool_calls"] = [
             {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-            for call in response.tool_calls
+            for call in calls
         ]
-    return message
+    return EncodedMessage(message)
 
 
-def tool_message(call_id: str, content: dict[str, Any]) -> Message:
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def tool_message(call_id: str, content: dict[str, Any]) -> EncodedMessage:
     """The answer to one call."""
     # A lone half of a surrogate pair in a tool's text could not be sent.
-    text = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace").decode()
-    return {"role": "tool", "tool_call_id": call_id, "content": redact(text)}
+    text = redact(_whole(_dumps(content)))
+    return EncodedMessage({"role": "tool", "tool_call_id": _whole(call_id), "content": text})
 
 
 def without_keys(response: ModelResponse) -> ModelResponse:
     """A hostile endpoint may repeat the key it was sent, and a history is stored and sent elsewhere."""
-    calls = tuple(ToolCall(redact(c.id), redact(c.name), redact(c.arguments)) for c in response.tool_calls)
-    return replace(response, text=None if response.text is None else redact(response.text), tool_calls=calls)
+    text = None if response.text is None else redact(response.text)
+    calls = tuple([_without_keys(call) for call in response.tool_calls])
+    if text is response.text and all(new is old for new, old in zip(calls, response.tool_calls, strict=True)):
+        return response
+    return replace(response, text=text, tool_calls=calls)
+
+
+def _without_keys(call: ToolCall) -> ToolCall:
+    id, name, arguments = redact(call.id), redact(call.name), redact(call.arguments)
+    if id is call.id and name is call.name and arguments is call.arguments:
+        return call
+    return ToolCall(id, name, arguments)
 
 
 def as_content(outcome: Outcome[Any]) -> dict[str, Any]:

@@ -92,10 +92,9 @@ def cpu_cost(seconds: float, rate: Decimal | int | str | None = None) -> Cost:
     """``seconds`` of CPU time at ``rate`` US dollars a second (``None``: :data:`DEFAULT_CPU_RATE`). Exact."""
     if seconds < 0:
         raise ValueError(f"CPU time cannot be negative: {seconds}")
+    price = DEFAULT_CPU_RATE if rate is None else _money("rate", rate)
     # Ten decimals of a second are finer than any clock; the shortest repr keeps the sum free of binary dust.
-    return Cost.exact(
-        Decimal(repr(round(float(seconds), 10))) * _money("rate", DEFAULT_CPU_RATE if rate is None else rate)
-    )
+    return Cost.exact(Decimal(repr(round(float(seconds), 10))) * price)
 
 
 def _list_price(usage: TokenUsage, model_name: str, endpoint: str | None) -> Decimal | None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +20,13 @@ from specialists import Attempt, Outcome
 from specialists.metering import CpuMeter
 
 from .dispatch import Observer
+from .encoding import EncodedMessage, NotJson, as_message
 from .errors import ConfigurationError, NotBuilt, PromptError, RunTimeout
 from .events import AttemptMade, Message, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
 from .keys import redact
 from .ledger import Usage
 from .messages import ROLES, tool_message
+from .offering import Offer
 from .results import RunResult
 
 __all__ = ["NOTHING", "Run", "RunArguments", "check_arguments"]
@@ -37,7 +39,7 @@ class RunArguments:
     """The arguments of ``Brain.run``, checked."""
 
     prompt: str | None
-    history: tuple[Message, ...]
+    history: tuple[EncodedMessage, ...]
     deps: Any
     tenant: str | None
     run_id: str
@@ -52,11 +54,20 @@ NOTHING = RunArguments(None, (), None, None, "", None, None)
 class Run:
     """What one run has gathered so far."""
 
-    def __init__(self, arguments: RunArguments, emit: Callable[[RunEvent], None], cpu_rate: Decimal | None) -> None:
+    def __init__(
+        self,
+        arguments: RunArguments,
+        emit: Callable[[RunEvent], None] | None,
+        cpu_rate: Decimal | None,
+        offer: Offer | None = None,
+    ) -> None:
         self.arguments = arguments
         self.id = arguments.run_id
         self.emit = emit
-        self.messages: list[Message] = list(arguments.history)
+        """Where events go; ``None``: nobody listens, so none are made."""
+        self.offer = offer
+        """The tools that the run's model is offered."""
+        self.messages: list[EncodedMessage] = list(arguments.history)
         self.calls: list[Outcome[Any]] = []
         self.turns: list[Turn] = []
         self.wire: list[WireAttempt] = []
@@ -74,14 +85,16 @@ class Run:
         self.loop_deadline = None if arguments.timeout is None else loop.time() + arguments.timeout
 
     def _attempt(self, call_id: str, tool: str, attempt: Attempt) -> None:
-        self.emit(AttemptMade(call_id, tool, attempt))
+        if self.emit is not None:
+            self.emit(AttemptMade(call_id, tool, attempt))
 
     def _ended(self, outcome: Outcome[Any], failure: BaseException | None) -> None:
         self.calls.append(outcome)
         if isinstance(failure, Exception):
             self.last_failure = failure
         logger.debug("%s answered by %s", outcome.tool, outcome.answered_by)
-        self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
+        if self.emit is not None:
+            self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
 
     def late(self) -> bool:
         """Whether the deadline has passed (a timer may ring a moment early)."""
@@ -98,8 +111,9 @@ class Run:
     def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
         """Give the calls of the last message ids of their own."""
         renamed = [replace(call, id=f"{call.id}#{index}") for index, call in enumerate(calls)]
-        for entry, call in zip(self.messages[-1]["tool_calls"], renamed, strict=True):
-            entry["id"] = call.id
+        last = self.messages[-1]
+        entries = [{**entry, "id": call.id} for entry, call in zip(last["tool_calls"], renamed, strict=True)]
+        self.messages[-1] = EncodedMessage({**last, "tool_calls": entries})
         return renamed
 
     def value_of(self, call_id: str) -> Any:
@@ -166,15 +180,23 @@ def check_arguments(
         raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
     if history is not None and (isinstance(history, str | bytes) or not isinstance(history, Iterable)):
         raise ConfigurationError("history is a list of chat messages, as in result.messages")
-    messages = tuple(history or ())
-    for message in messages:
-        if not isinstance(message, dict) or message.get("role") not in ROLES:
-            raise ConfigurationError("history is a list of chat messages, as in result.messages")
+    messages: tuple[Any, ...] = tuple(history or ())
+    if any(type(message) is not EncodedMessage for message in messages):  # read from somewhere, or built by hand
+        messages = tuple([_as_message(message) for message in messages])
     if prompt is not None:
         prompt = _checked_prompt(prompt)
     elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
         raise PromptError("there is no prompt and nothing to resume; say what is wanted")
-    return RunArguments(prompt, messages, deps, tenant, run_id or uuid.uuid4().hex, timeout, approvals)
+    return RunArguments(prompt, messages, deps, tenant, run_id or os.urandom(16).hex(), timeout, approvals)
+
+
+def _as_message(message: Any) -> EncodedMessage:
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise ConfigurationError("history is a list of chat messages, as in result.messages")
+    try:
+        return as_message(message)
+    except (NotJson, RecursionError) as error:
+        raise PromptError(f"a message of the history contains {error}") from None
 
 
 def _checked_prompt(prompt: str) -> str:

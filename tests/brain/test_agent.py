@@ -212,10 +212,13 @@ class TestHistory:
 
     async def test_a_long_one_costs_no_more_than_its_length(self) -> None:
         history = [{"role": "user", "content": "x" * 100}, {"role": "assistant", "content": "y" * 100}] * 20_000
-        model = ScriptedModel([call("add", a=1, b=1), call("add", a=1, b=2), "done"])
-        result = await asyncio.wait_for(Brain(model, tools=[add]).run("go", history=history), GUARD)
+        model = ScriptedModel([call("add", a=1, b=1), call("add", a=1, b=2), "done", "done"])
+        brain = Brain(model, tools=[add])
+        result = await asyncio.wait_for(brain.run("go", history=history), GUARD)
         assert len(result.messages) == 40_006
-        assert result.messages[0] is history[0]  # shared, not copied
+        assert result.messages[0] == history[0]
+        again = await asyncio.wait_for(brain.run("go on", history=result.messages), GUARD)
+        assert again.messages[0] is result.messages[0]  # shared, not copied
 
 
 class TestArguments:
