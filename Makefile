@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCHMARKS := overhead serving recursion registry start
 
 .PHONY: demo test lint format bench clean help
 
@@ -20,6 +21,12 @@ lint: $(READY)  ## style, and a strict type check over the public code and the e
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(READY)  ## the benchmarks; PICTURES=1 draws docs/pictures too, QUICK=1 only tries them
+	@for name in $(BENCHMARKS); do \
+		$(BIN)/python -m tests.benchmarks.$$name $(if $(QUICK),--quick) \
+			$(if $(PICTURES),--picture docs/pictures/$$name.svg) || exit 1; \
+	done
 
 format: $(READY)  ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
