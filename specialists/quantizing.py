@@ -9,12 +9,14 @@ came out is counted. This module knows nothing of terminals.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -216,7 +218,8 @@ def quantize_model(data: bytes, name: str = "model.onnx") -> tuple[bytes, Quanti
             note = model.metadata_props.add()
             note.key, note.value = "onnx.quant.pre_process", "onnxruntime.quant"
             onnx.save(model, folded)
-            quantize_dynamic(folded, quantized, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+            with _quiet():
+                quantize_dynamic(folded, quantized, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
             result = quantized.read_bytes()
             after = _count(onnx.load_from_string(result).graph)
             options.optimized_model_filepath = ""
@@ -228,6 +231,17 @@ def quantize_model(data: bytes, name: str = "model.onnx") -> tuple[bytes, Quanti
         raise ModelRejected(f"{name} cannot be quantised: its inputs or outputs would change")
     nodes = after[1] - before[1]
     return result, Quantized(name, nodes, after[0], len(data), len(result))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantiser logs by `logging.info`, which sets up the root logger of an application that has not done so."""
+    handler = logging.NullHandler()
+    logging.root.addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.root.removeHandler(handler)
 
 
 def _packages() -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,7 +55,7 @@ CLOSE = {"input": {"numbers": [100.0, 100.05, 0.0]}, "expected": 1}
 
 
 def model(path: Path, kind: str) -> Path:
-    """``y = x`` by a product with the identity, its weights plain or transposed by a node; or without weights."""
+    """``y = x`` by a product with the identity, its weights plain or transposed by a node; or other graphs."""
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", SIZE])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", SIZE])
     weight = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32), "w")
@@ -63,6 +64,12 @@ def model(path: Path, kind: str) -> Path:
         "transposed": [
             helper.make_node("Transpose", ["w"], ["turned"], perm=[1, 0]),
             helper.make_node("MatMul", ["x", "turned"], ["y"]),
+        ],
+        "products": [
+            helper.make_node("MatMul", ["x", "w"], ["a"]),
+            helper.make_node("Transpose", ["a"], ["turned"], perm=[1, 0]),
+            helper.make_node("MatMul", ["a", "turned"], ["square"]),
+            helper.make_node("MatMul", ["square", "a"], ["y"]),
         ],
         "none": [helper.make_node("Relu", ["x"], ["y"])],
     }[kind]
@@ -122,6 +129,18 @@ def test_without_folding_transposed_weights_would_stay_as_they_are(tmp_path: Pat
     assert "MatMulInteger" not in operators((tmp_path / "unfolded.onnx").read_bytes())
     data, what = quantize_model(source.read_bytes())
     assert operators(data).count("MatMulInteger") == what.nodes == 1
+
+
+def test_quantising_leaves_the_application_s_logging_alone(tmp_path: Path) -> None:
+    code = f"""
+import logging
+from pathlib import Path
+from specialists.quantizing import quantize_model
+quantize_model(Path({str(model(tmp_path / "none.onnx", "products"))!r}).read_bytes())
+assert logging.root.handlers == [], logging.root.handlers
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_a_model_with_nothing_to_quantise_is_refused_before_any_code_is_run(tmp_path: Path) -> None:
