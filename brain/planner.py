@@ -40,7 +40,7 @@ _MAX_STEPS = 8
 MANY = 64
 """With more tools than these only the ones that a request speaks of are compared with it (see :mod:`.retrieval`)."""
 _CANDIDATES = 12
-"""How many tools a request brings; each of several clauses brings half as many."""
+"""How many tools a request brings; with several clauses, half as many for each, and for them all together."""
 _SETS = 4
 """Sets of tools whose index is kept; a brain keeps the one of its own."""
 
@@ -152,15 +152,16 @@ class Planner:
     def _considered(self, request: str, tools: Sequence[ToolSchema]) -> Sequence[ToolSchema]:
         """All tools, or, of more than :data:`MANY`, those whose names and descriptions the request speaks of.
 
-        Each clause of the request brings some of its own: a rare word in one of them must not crowd out the others'.
+        Each of several clauses brings its own: a rare word in one of them must not crowd out the others'.
         """
         if len(tools) <= MANY or not request.strip():
             return tools
         catalogue = self._catalogue(tools)
-        places = set(catalogue.best(request, _CANDIDATES))
         clauses = split(Reading(request), ())
-        for clause in clauses if len(clauses) > 1 else ():
-            places.update(catalogue.best(clause, _CANDIDATES // 2))
+        if len(clauses) == 1:
+            places = set(catalogue.best(request, _CANDIDATES))
+        else:
+            places = {place for part in (request, *clauses) for place in catalogue.best(part, _CANDIDATES // 2)}
         return [catalogue[place] for place in sorted(places)]
 
     def _catalogue(self, tools: Sequence[ToolSchema]) -> Catalogue:
@@ -317,9 +318,10 @@ def _knows_better(reading: Reading, other: Proposal, best: Proposal, parameter: 
 def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profile]) -> _Drafted | None:
     """One step for each clause that a tool fits; a clause that none fits is read together with the one before it."""
     groups: list[list[str]] = []
+    proposed: dict[str, list[Proposal]] = {}
     for clause in clauses:
-        reading_of = Reading(clause)
-        fits = any(_worth(p) for p in propose(reading_of, profiles, whole_text=False)[:3])
+        proposed[clause] = propose(Reading(clause), profiles, whole_text=False)
+        fits = any(_worth(p) for p in proposed[clause][:3])
         if groups and not fits:
             groups[-1].append(clause)
         else:
@@ -330,8 +332,10 @@ def _several(reading: Reading, clauses: Sequence[str], profiles: Sequence[Profil
     left_out: list[str] = []
     for members in groups:
         group = ". ".join(members)
-        part = Reading(group)
-        draft, best = _best_step(part, profiles, drafts, reading, group)
+        proposals = proposed.get(group) if drafts else None
+        if proposals is None:
+            proposals = propose(Reading(group), profiles, whole_text=not drafts)
+        draft, best = _best_step(proposals, drafts, reading, group)
         if draft.missing:
             return None
         again = [d for d in drafts if d.proposal.name == draft.proposal.name]
@@ -356,10 +360,9 @@ def _worth(proposal: Proposal) -> bool:
 
 
 def _best_step(
-    part: Reading, profiles: Sequence[Profile], earlier: Sequence[_Draft], request: Reading, clause: str
+    proposals: Sequence[Proposal], earlier: Sequence[_Draft], request: Reading, clause: str
 ) -> tuple[_Draft, Proposal]:
-    """The tool for one clause, where what it lacks may come from the steps before it."""
-    proposals = propose(part, profiles, whole_text=not earlier)
+    """Of the tools proposed for one clause the best, where what it lacks may come from the steps before it."""
     if not earlier:
         return _draft(proposals[0]), proposals[0]
     best: tuple[float, _Draft, Proposal] | None = None
