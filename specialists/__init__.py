@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     )
     from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
     from .onnx import OnnxModel
+    from .onnx_step import OnnxStep
+    from .recursion import RecursiveModel, StepResult, StepScheduler
     from .registry import load, names
     from .verifiers import Verdict, Verifier
 
@@ -58,16 +60,20 @@ __all__ = [
     "ModelFailed",
     "ModelRejected",
     "OnnxModel",
+    "OnnxStep",
     "Outcome",
     "Overloaded",
     "Policy",
     "Quarantined",
     "Question",
+    "RecursiveModel",
     "Rung",
     "RungPolicy",
     "ScaffoldError",
     "Specialist",
     "SpecialistError",
+    "StepResult",
+    "StepScheduler",
     "UnknownSpecialist",
     "UntrustedFolder",
     "Verdict",
@@ -95,6 +101,8 @@ _HOMES = {
         ),
         ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
         ".onnx": "OnnxModel",
+        ".onnx_step": "OnnxStep",
+        ".recursion": "RecursiveModel StepResult StepScheduler",
         ".registry": "load names",
         ".verifiers": "Verdict Verifier",
     }.items()
