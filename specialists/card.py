@@ -12,9 +12,9 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import CardError, ModelRejected
 from .files import NOT_A_FILE, FileProblem, is_plain_name, open_plain, read_plain
@@ -24,6 +24,7 @@ __all__ = [
     "CARD",
     "Card",
     "Measured",
+    "TextClassification",
     "file_hash",
     "file_problems",
     "listed_files",
@@ -45,6 +46,16 @@ _NO_NAME = "is no name for a file on every system (it has a backslash, a colon o
 _LITTER = re.compile(r"^(\..*|__pycache__|.*\.egg-info|build|dist)$")
 
 
+def _inside(name: str) -> str:
+    if not is_plain_name(name):
+        raise ValueError("give the name of a file in the folder, with / and without ..")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
+"""A path inside the folder."""
+
+
 class Measured(BaseModel):
     """One measured figure, beside the command that makes it."""
 
@@ -57,11 +68,32 @@ class Measured(BaseModel):
     command: str | None = None
 
 
+class TextClassification(BaseModel):
+    """The table ``[text_classification]``: everything that is needed to classify texts without any code.
+
+    ``model``: the ONNX file, with the inputs that ``features`` makes. ``output``: the graph's output with one
+    probability for each label, float [texts, labels]. ``labels``: a file with one label a line, in the order of that
+    output. ``features``: how a text becomes numbers; ``hashed-ngrams`` is :mod:`specialists.texts`. ``min_confidence``:
+    the floor. ``timeout``: seconds for one text. ``text``: what the text is, for whoever asks.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: FileName = "model.onnx"
+    output: Annotated[str, Field(min_length=1, max_length=200)] = "probabilities"
+    labels: FileName = "labels.txt"
+    features: Literal["hashed-ngrams"]
+    min_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    text: str | None = None
+
+
 class Card(BaseModel):
     """What ``specialist.toml`` says.
 
-    ``function`` and ``correct`` are ``module:name`` inside the folder. ``files`` maps each file's path inside the
-    folder to its sha256 in hex.
+    Either ``function`` names the specialist in the folder's code, or ``task`` says what it does without any code, and a
+    table of that name how. ``function`` and ``correct`` are ``module:name`` inside the folder. ``files`` maps each
+    file's path inside the folder to its sha256 in hex.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,7 +103,9 @@ class Card(BaseModel):
     version: str
     description: str
     license: str | None = None
-    function: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")]
+    function: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = None
+    task: Literal["text-classification"] | None = None
+    text_classification: TextClassification | None = None
     correct: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = None
     data: str | None = None
     command: str | None = None
@@ -79,6 +113,18 @@ class Card(BaseModel):
     precision: Literal["float32", "float16", "int8"] | None = None
     measured: tuple[Measured, ...] = ()
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
+
+    @model_validator(mode="after")
+    def _function_or_task(self) -> Self:
+        if (self.function is None) == (self.task is None):
+            raise ValueError("give either function = ... or task = ..., as it has code or none")
+        if self.task is None and self.text_classification is not None:
+            raise ValueError('the table [text_classification] wants task = "text-classification"')
+        if self.task is not None and self.text_classification is None:
+            raise ValueError(f"the task {self.task} wants the table [{self.task.replace('-', '_')}]")
+        if self.task is not None and self.correct is not None:
+            raise ValueError("correct names a function, and a folder with a task has no code")
+        return self
 
 
 def read_card(folder: Path) -> Card:

@@ -10,16 +10,21 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from .card import CARD, Card, read_card, verify_files
 from .define import Specialist
 from .errors import CardError, DefinitionError, SpecialistError, UnknownSpecialist, UntrustedFolder
+from .onnx import OnnxModel
+from .sources import install
+from .tasks import Runs, from_card, model_file
 
 __all__ = ["Found", "find", "folder_of", "is_path", "load", "names"]
 
@@ -72,8 +77,10 @@ def folder_of(name: str | os.PathLike[str]) -> Path | None:
 def load(name: str | os.PathLike[str], trust: bool = False) -> Specialist[..., Any]:
     """A specialist by name, or by the path of its folder.
 
-    Code in a folder named by path is imported only with ``trust=True``. Raises :class:`UnknownSpecialist`,
-    :class:`CardError`, :class:`ModelRejected` (a file's hash differs) or :class:`UntrustedFolder`.
+    Of a folder named by path nothing is trusted without ``trust=True``: one with code is refused, and one whose card
+    says everything (it names a task) has its model run in a limited child process. With it, code is imported and models
+    run in this process. Raises :class:`UnknownSpecialist`, :class:`CardError`, :class:`ModelRejected` (a file's hash
+    differs) or :class:`UntrustedFolder`.
     """
     return find(name, trust).specialist
 
@@ -83,7 +90,7 @@ def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
     if is_path(name):
         return _from_folder(Path(name).resolve(), trust)
     if name in _bundled():
-        return _from_package(importlib.import_module(f"specialists.zoo.{name}"))
+        return _from_bundled(ZOO / name)
     if (installed := _installed().get(str(name))) is not None:
         return _from_entry(installed.entry)
     raise _unknown(str(name))
@@ -164,28 +171,76 @@ def _from_package(package: ModuleType) -> Found:
     folder = Path(package.__file__).parent
     card = read_card(folder)
     verify_files(folder, card)
+    if card.task is not None:
+        return _from_task(folder, card, trusted=True)
     return _resolve(package.__name__, folder, card)
+
+
+def _from_bundled(folder: Path) -> Found:
+    card = read_card(folder)
+    if card.task is None:
+        return _from_package(importlib.import_module(f"specialists.zoo.{folder.name}"))
+    verify_files(folder, card)
+    return _from_task(folder, card, trusted=True)
 
 
 def _from_folder(folder: Path, trust: bool) -> Found:
     card = read_card(folder)
-    verify_files(folder, card)
+    sources = verify_files(folder, card, hard_links=None if trust else False)
+    if card.task is not None:
+        return _from_task(folder, card, trusted=trust)
     if not trust:
         raise UntrustedFolder(
             f"{str(folder)!r} is a specialist with Python code, which runs with your rights;"
-            " read it, then pass trust=True"
+            " read it, then pass trust=True (--trust on the command line)"
         )
-    digest = hashlib.sha256(str(sorted(card.files.items())).encode() + str(folder).encode()).hexdigest()[:16]
-    package = f"_specialist_{card.name}_{digest}"
-    if package not in sys.modules:
-        module = ModuleType(package)
-        module.__path__ = [str(folder)]
-        sys.modules[package] = module
-        importlib.invalidate_caches()  # the folder's files may be younger than what is remembered of it
+    package = f"_specialist_{card.name}_{_digest(folder, card)[:16]}"
+    install(package, folder, card.files, sources)
     return _resolve(package, folder, card)
 
 
+def _from_task(folder: Path, card: Card, *, trusted: bool) -> Found:
+    """A specialist without code. Who loads it again shares it, and so its model."""
+    key = _digest(folder, card), trusted
+    with _sharing:
+        specialist = _tasks.get(key)
+    if specialist is None:
+        name, sha256 = model_file(card)
+        model: Runs
+        if trusted:
+            model = OnnxModel(folder / name, sha256=sha256)
+        else:
+            from .isolation import IsolatedModel, require_isolation
+
+            require_isolation()
+            assert card.text_classification is not None
+            model = IsolatedModel(folder / name, sha256=sha256, timeout=card.text_classification.timeout)
+        made = from_card(folder, card, model)
+        with _sharing:
+            specialist = _tasks.setdefault(key, made)
+    return Found(specialist, card, folder, None)
+
+
+def _digest(folder: Path, card: Card) -> str:
+    told = f"{card.model_dump_json()}{folder}"
+    return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+_tasks: WeakValueDictionary[tuple[str, bool], Specialist[..., Any]] = WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _sharing
+    _sharing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _resolve(package: str, folder: Path, card: Card) -> Found:
+    assert card.function is not None
     thing = _member(package, card.function, folder)
     if not isinstance(thing, Specialist):
         raise CardError(

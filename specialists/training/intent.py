@@ -7,7 +7,7 @@ Data: files of ``label<TAB>text`` with ``train``, ``val`` or ``test`` in the nam
 The label ``oos`` marks texts that fit no label. The network is trained on train less every twentieth row, which stops
 the training and sets the temperature; the floor is set on val; test is only ever measured.
 
-The network: embeddings of words, word pairs and character n-grams (see ``specialists/zoo/intent/features.py``), each
+The network: embeddings of words, word pairs and character n-grams (see ``specialists/texts.py``), each
 kind summed and divided by the root of its number, one hidden layer, softmax. For texts that fit no label the target is
 "any label as likely as another", so that the highest probability itself tells how well a text fits. Too few such texts
 come with the data; more are made from the in-scope ones by replacing just the words that speak for the label, which
@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specialists import OnnxModel
+from specialists.texts import KINDS, encode, features, tokens
 from specialists.training.text_graph import Weights, build
-from specialists.zoo.intent.features import KINDS, encode, features, tokens
 
 OUT_OF_SCOPE = "oos"
 DIMENSIONS, HIDDEN = 48, 384

@@ -14,13 +14,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists import OnnxModel, read_card
+import specialists
+from specialists import OnnxModel, load, read_card
+from specialists import texts as features
 from specialists.errors import InvalidArguments
-from specialists.zoo.intent import classifier, features, intent
+from specialists.tasks import read_labels
 
-CASES: list[dict[str, Any]] = [
-    json.loads(line) for line in Path(classifier.__file__).with_name("cases.jsonl").read_text("utf-8").splitlines()
-]
+FOLDER = Path(specialists.__file__).parent / "zoo" / "intent"
+CASES: list[dict[str, Any]] = [json.loads(line) for line in (FOLDER / "cases.jsonl").read_text("utf-8").splitlines()]
+
+intent = load("intent")
+model = OnnxModel(FOLDER / "model.onnx")
+card = read_card(FOLDER)
+labels = read_labels(FOLDER, card)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["input"]["text"][:40])
@@ -50,15 +56,15 @@ def test_features_are_crc32_by_kind() -> None:
 def test_any_text_gives_probabilities(text: str) -> None:
     arrays = features.encode([text])
     assert all(array.dtype == np.int64 and 0 <= array.min() <= array.max() < 2**32 - 1 for array in arrays.values())
-    probabilities = classifier.model.run_sync(**arrays)["probabilities"]
-    assert probabilities.shape == (1, len(classifier.labels()))
+    probabilities = model.run_sync(**arrays)["probabilities"]
+    assert probabilities.shape == (1, len(labels))
     assert probabilities.sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_a_text_in_a_batch_gets_what_it_gets_alone() -> None:
     texts = [case["input"]["text"] for case in CASES]
-    together = classifier.model.run_sync(**features.encode(texts))["probabilities"]
-    alone = np.concatenate([classifier.model.run_sync(**features.encode([t]))["probabilities"] for t in texts])
+    together = model.run_sync(**features.encode(texts))["probabilities"]
+    alone = np.concatenate([model.run_sync(**features.encode([t]))["probabilities"] for t in texts])
     assert np.allclose(together, alone, atol=1e-5)
 
 
@@ -76,10 +82,15 @@ async def test_what_is_no_text_never_reaches_the_model(text: Any) -> None:
 
 
 def test_the_floor_is_the_declared_one_and_the_file_is_small() -> None:
-    assert intent.min_confidence == classifier.FLOOR
-    assert classifier.model.path.stat().st_size < 2_000_000
-    assert len(classifier.labels()) == len(set(classifier.labels())) == 150
-    assert "CC BY 3.0" in str(read_card(classifier.model.path.parent).data)
+    assert intent.min_confidence == 0.81
+    assert model.path.stat().st_size < 2_000_000
+    assert len(labels) == len(set(labels)) == 150
+    assert "CC BY 3.0" in str(card.data)
+
+
+def test_there_is_no_code_in_the_folder() -> None:
+    assert card.function is None
+    assert sorted(card.files) == ["cases.jsonl", "labels.txt", "model.onnx"]
 
 
 def test_the_recipe_trains_exports_and_resumes(

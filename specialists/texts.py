@@ -1,7 +1,9 @@
-"""From a text to the numbers that the graph reads: words, word pairs and character n-grams, each as its CRC-32.
+"""From a text to the numbers that a text classifier's graph reads: words, word pairs and character n-grams as CRC-32.
 
 There is no vocabulary here: which hashes are known, and what each means, stands in the graph, which searches its own
-sorted table. So the same few lines serve training and inference, for any labels and any model file.
+sorted table. So the same few lines serve training and inference, for any labels and any model file. They are the scheme
+``hashed-ngrams`` of a card; another way to read texts is another scheme, since models depend on each detail. This
+module knows nothing of models and labels.
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "encode", "features", "tokens"]
+__all__ = ["KINDS", "SCHEME", "encode", "features", "tokens"]
+
+SCHEME = "hashed-ngrams"
+"""What a card calls these features."""
 
 KINDS = ("words", "pairs", "chars")
 """The graph's inputs, in order."""
