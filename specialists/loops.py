@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -103,34 +103,75 @@ def _start_thread(target: Callable[[], None]) -> None:
     threading.Thread(target=target, name="specialists-sync", daemon=True).start()
 
 
-class _Stops:
-    """What is to be called when nobody waits for a thread's work any more."""
+class _Job:
+    """A sync function under way in a thread, and what is to be called when nobody waits for it any more."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: list[Callable[[], object]] = []
+    __slots__ = ("_call", "_calls", "_context", "_future", "_loop", "_meter", "_stopped")
+
+    def __init__(self, call: Callable[[], Any], loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> None:
+        self._call = call
+        self._loop = loop
+        self._future = future
+        self._context = contextvars.copy_context()
+        self._meter = current_meter.get()
+        self._calls: tuple[Callable[[], object], ...] = ()
         self._stopped = False
 
+    def __call__(self) -> None:
+        """In the thread."""
+        if self._stopped:
+            return
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            if self._meter is None:
+                result = self._context.run(self._inside)
+            else:
+                with self._meter.counting():
+                    result = self._context.run(self._inside)
+        except (StopIteration, SystemExit) as raised:  # the one no future can carry, the other would end the loop
+            error = RuntimeError(f"the function raised {raised!r}")
+        except BaseException as raised:
+            error = raised
+        with suppress(RuntimeError):  # its loop may have been closed meanwhile
+            self._loop.call_soon_threadsafe(self._ended, result, error)
+
+    def _inside(self) -> Any:
+        _in_pool.set(True)
+        _current_job.set(self)
+        return self._call()
+
+    def _ended(self, result: Any, error: BaseException | None) -> None:
+        if self._future.done():
+            return
+        if error is None:
+            self._future.set_result(result)
+        else:
+            self._future.set_exception(error)
+
     def add(self, call: Callable[[], object]) -> None:
-        with self._lock:
-            self._calls.append(call)
+        with _stopping_lock:
+            self._calls = (*self._calls, call)
             late = self._stopped
         if late:
             call()
 
     def remove(self, call: Callable[[], object]) -> None:
-        with self._lock:
-            self._calls.remove(call)
+        with _stopping_lock:
+            calls = list(self._calls)
+            calls.remove(call)
+            self._calls = tuple(calls)
 
     def stop(self) -> None:
-        with self._lock:
+        with _stopping_lock:
             self._stopped = True
-            calls = list(self._calls)
+            calls = self._calls
         for call in calls:
             call()
 
 
-_current_stops: contextvars.ContextVar[_Stops | None] = contextvars.ContextVar("specialists_stops", default=None)
+_stopping_lock = threading.Lock()
+_current_job: contextvars.ContextVar[_Job | None] = contextvars.ContextVar("specialists_job", default=None)
 
 
 @contextmanager
@@ -139,52 +180,34 @@ def stopping(*calls: Callable[[], object]) -> Iterator[None]:
 
     They are made on the caller's thread and must not block. Elsewhere this does nothing.
     """
-    stops = _current_stops.get()
-    if stops is None:
+    job = _current_job.get()
+    if job is None:
         yield
         return
     for call in calls:
-        stops.add(call)
+        job.add(call)
     try:
         yield
     finally:
         for call in calls:
-            stops.remove(call)
+            job.remove(call)
 
 
 async def run_in_thread(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
     """Run a sync function in the bounded pool, with this task's context variables and counted by its CPU meter.
 
     A cancelled caller leaves at once; a thread cannot be stopped and ends by itself, but what it runs under
-    :func:`stopping` is. What a function in the pool calls
-    in its turn gets a thread beside the pool: outer calls that wait for inner ones cannot then use it up.
+    :func:`stopping` is. What a function in the pool calls in its turn gets a thread beside the pool: outer calls that
+    wait for inner ones cannot then use it up.
     """
-    future: Future[T] = Future()
-    context = contextvars.copy_context()
-    meter = current_meter.get()
-
-    def job() -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        try:
-            with meter.counting() if meter else nullcontext():
-                result = context.run(function, *args, **kwargs)
-        except (StopIteration, SystemExit) as error:  # the one no future can carry, the other would end the loop
-            future.set_exception(RuntimeError(f"the function raised {error!r}"))
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    submit = _start_thread if context.get(_in_pool) else _pool.submit
-    context.run(_in_pool.set, True)
-    stops = _Stops()
-    context.run(_current_stops.set, stops)
-    submit(job)
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    job = _Job(functools.partial(function, *args, **kwargs) if args or kwargs else function, loop, future)
+    (_start_thread if _in_pool.get() else _pool.submit)(job)
     try:
-        return await asyncio.wrap_future(future)
+        return await future
     except asyncio.CancelledError:
-        stops.stop()
+        job.stop()
         raise
 
 
@@ -194,8 +217,9 @@ _inherited: list[object] = []
 
 def _after_fork() -> None:
     """Threads and the locks they hold do not live on in a child."""
-    global _lock, _loop, _pool
+    global _lock, _loop, _pool, _stopping_lock
     _inherited.append(_loop)
+    _stopping_lock = threading.Lock()
     _lock, _loop, _pool = threading.Lock(), None, _Threads(SYNC_FUNCTION_THREADS)
 
 
