@@ -66,6 +66,21 @@ _OVERFLOW = re.compile(
 )
 
 
+# All of them said, though they say what is meant anyway: the client copies deeply what it has to fill in itself.
+_OPTIONS: Any = {
+    "headers": {},
+    "params": {},
+    "max_retries": 0,
+    "timeout": None,
+    "idempotency_key": "",
+    "follow_redirects": False,
+    "extra_json": None,
+    "security": {"bearer_auth": True},
+    "synthesize_event_and_data": None,
+    "stream_mode": "legacy",
+}
+
+
 class _Cut(httpcore2.NetworkError):
     """The stream ended, cleanly as TCP sees it, before the answer did."""
 
@@ -163,10 +178,15 @@ class Exchange:
 
     async def _talk(self, seen: Flight, timer: asyncio.Timeout, handed: list[bool]) -> Completion:
         if self.on_text is None:
-            answer = await self.client.post(self.url, content=self.body, cast_to=httpx2.Response)
+            answer = await self.client.post(self.url, content=self.body, cast_to=httpx2.Response, options=_OPTIONS)
             return read_completion(answer.content)
         answer = await self.client.post(
-            self.url, content=self.body, cast_to=httpx2.Response, stream=True, stream_cls=openai.AsyncStream[Any]
+            self.url,
+            content=self.body,
+            cast_to=httpx2.Response,
+            options=_OPTIONS,
+            stream=True,
+            stream_cls=openai.AsyncStream[Any],
         )
         try:
             return await self._stream(answer, timer, handed)

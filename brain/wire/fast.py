@@ -57,6 +57,7 @@ class AiohttpSender:
             trust_env=False,
         )
         self._url: tuple[httpx2.URL, URL] | None = None
+        self._headers: tuple[Any, CIMultiDict[str]] | None = None
 
     async def send(self, request: httpx2.Request) -> _AiohttpAnswer:
         """Raises ``httpcore2``'s errors, and :class:`brain.errors.EndpointRefused`."""
@@ -64,14 +65,19 @@ class AiohttpSender:
         known = self._url
         if known is None or known[0] is not url:
             known = self._url = (url, URL(str(url), encoded=True))
-        headers = CIMultiDict(request.headers.multi_items())
-        headers["Accept-Encoding"] = "identity"
-        content: Any = request.content
-        if len(content) > LARGE_BYTES:
-            content = io.BytesIO(content)
+        given = request.extensions["headers"]
+        same = self._headers
+        if same is None or same[0] is not given:
+            same = self._headers = (given, CIMultiDict(given.multi_items()))
+            for name in ("Content-Length", "Host", "Transfer-Encoding"):  # aiohttp's to write
+                same[1].popall(name, None)
+            same[1]["Accept-Encoding"] = "identity"
+        body: Any = request.extensions["body"]
+        if len(body) > LARGE_BYTES:
+            body = io.BytesIO(body)
         try:
             response = await self._session.request(
-                request.method, known[1], headers=headers, data=content, allow_redirects=False
+                request.method, known[1], headers=same[1], data=body, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as error:
             raise _as_known(error) from None

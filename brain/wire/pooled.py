@@ -21,6 +21,8 @@ from .flight import CONNECTIONS, KEPT_SECONDS, flight
 
 __all__ = ["PooledSender", "dial"]
 
+_OURS = (b"accept-encoding", b"content-length", b"host", b"transfer-encoding")
+
 ADDRESS_SECONDS = 3.0
 """Longest wait for one of several addresses, in seconds; the last one has all the time there is."""
 PAUSE_BYTES = 256 * 1024
@@ -39,6 +41,7 @@ class PooledSender:
             network_backend=_GuardedBackend(endpoint),
         )
         self._url: tuple[httpx2.URL, httpcore2.URL] | None = None
+        self._headers: tuple[Any, list[tuple[bytes, bytes]]] | None = None
 
     async def send(self, request: httpx2.Request) -> _PooledAnswer:
         """Raises ``httpcore2``'s errors, and :class:`brain.errors.EndpointRefused`."""
@@ -47,11 +50,20 @@ class PooledSender:
         if known is None or known[0] is not url:
             target = httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
             known = self._url = (url, target)
-        headers = [pair for pair in request.headers.raw if pair[0].lower() != b"accept-encoding"]
-        headers.append((b"Accept-Encoding", b"identity"))
+        given = request.extensions["headers"]
+        same = self._headers
+        if same is None or same[0] is not given:
+            headers = [pair for pair in given.raw if pair[0].lower() not in _OURS]
+            same = self._headers = (given, [(b"Host", url.netloc), *headers, (b"Accept-Encoding", b"identity")])
+        body: bytes = request.extensions["body"]
         return _PooledAnswer(
             await self._pool.handle_async_request(
-                httpcore2.Request(request.method, known[1], headers=headers, content=request.content)
+                httpcore2.Request(
+                    request.method,
+                    known[1],
+                    headers=[*same[1], (b"Content-Length", b"%d" % len(body))],
+                    content=body,
+                )
             )
         )
 
