@@ -313,10 +313,7 @@ def _role(name_words: list[str], description: str, kind: Kind, format: str) -> R
 
 
 _NO_ROLE = len(_ROLES)
-_ROLE_PLACES: dict[str, int] = {}
-for _place, (_role_, _names, _) in enumerate(_ROLES):
-    for _name in _names.split():
-        _ROLE_PLACES.setdefault(_name, _place)
+_ROLE_PLACES = {name: place for place, entry in reversed(list(enumerate(_ROLES))) for name in entry[1].split()}
 
 
 def _role_place(word: str) -> int:
