@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 __all__ = ["adapter_of", "arguments_adapter", "schema_of", "schema_of_arguments", "try_out"]
 
-_PLAIN = frozenset({str, int, float, bool, bytes, type(None), Any, object})
+_PLAIN = (str, int, float, bool, type(None), Any, bytes)
 """Types that every check and every schema can be made of."""
 _VALUES = frozenset({str, int, float, bool, bytes, type(None)})
 _SAYS_NOTHING = frozenset({"description", "title", "examples", "default", "default_factory"})
@@ -85,7 +85,7 @@ def schema_of(annotation: Any) -> dict[str, Any]:
 
 def try_out(annotation: Any, *, argument: bool = False) -> None:
     """Raises what pydantic raises when a type (of an argument: as a field) cannot be checked or described."""
-    if isinstance(annotation, Hashable) and annotation in _PLAIN:
+    if any(annotation is plain for plain in _PLAIN):  # what is no type need not be hashable
         return
     key = _key_of(annotation, leave_out=_SAYS_NOTHING)
     if key is None:

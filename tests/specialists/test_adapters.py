@@ -155,6 +155,15 @@ def test_what_cannot_be_compared_is_made_each_time() -> None:
     assert adapter_of(annotation).validate_python(3) == 3
 
 
+@pytest.mark.parametrize("beside", [{"unit": ["m"]}, ["m"], {1, 2}, Colour("red"), ...])
+def test_what_stands_beside_a_type_may_be_anything(beside: Any) -> None:
+    annotation = Annotated[int, beside]
+    try_out(annotation)
+    try_out(annotation, argument=True)
+    assert adapter_of(annotation).validate_python(3) == 3
+    assert adapter_of(Annotated[str, beside]) is not adapter_of(annotation)
+
+
 class Opaque: ...
 
 
