@@ -103,9 +103,7 @@ class OnnxModel:
         """
         service = self._service
         if service is None or service.layout is None or service.pid != os.getpid():
-            # The first import and the opening take their time, and the loop has other things to do.
-            service = await run_in_thread(self._opened)
-        assert service.layout is not None
+            service = await self._current().opened()
         loop = asyncio.get_running_loop()
         call = service.call(inputs, loop.create_future(), loop)
         service.batcher.put(call)
@@ -136,7 +134,7 @@ class OnnxModel:
         An item that fails has its error in its place, which names it by its number; the others are answered. The queue
         is not flooded: only some of the items wait in it at a time.
         """
-        service = await run_in_thread(self._opened)
+        service = await self._current().opened()
         loop = asyncio.get_running_loop()
         done = loop.create_future()
         found: list[Any] = [None] * len(items)
@@ -205,7 +203,7 @@ class OnnxModel:
         run; then the old one stays.
         """
         target = self.path if path is None else Path(path)
-        service = await run_in_thread(self._opened)
+        service = await self._current().opened()
         await run_in_thread(service.swap, target, sha256)
         self.path = target
         self._settings["sha256"] = sha256
@@ -284,6 +282,7 @@ class _Service:
         self.held: Session | None = None
         self._tried = batch is False
         self._opening = threading.Lock()
+        self._opener: Future[None] | None = None
         self._seen: Call | None = None
 
     def session(self) -> Session:
@@ -299,6 +298,30 @@ class _Service:
 
     def let_go(self) -> None:
         self.held = None
+
+    async def opened(self) -> _Service:
+        """This service with its model open. However many callers come first, one thread opens it, and they wait."""
+        if self.layout is None:
+            with self._opening:
+                opener = self._opener
+                mine = opener is None or opener.done()
+                if opener is None or mine:
+                    opener = self._opener = Future()
+            if mine:
+                meter = current_meter.get()
+
+                def job() -> None:
+                    try:
+                        with meter.counting() if meter else nullcontext():
+                            self.session()
+                    except BaseException as error:
+                        opener.set_exception(error)
+                    else:
+                        opener.set_result(None)
+
+                workers.submit(job, long=True)
+            await asyncio.shield(asyncio.wrap_future(opener))  # a caller that leaves does not stop the opening
+        return self
 
     def call(self, inputs: Mapping[str, Any], future: Any, loop: asyncio.AbstractEventLoop | None) -> Call:
         """A call with checked inputs. Raises :class:`ModelFailed`."""
