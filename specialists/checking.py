@@ -1,6 +1,6 @@
 """``brain specialists check``: is a folder what its card claims?
 
-Its code is run, on its own cases and, where it has a verifier, on answers known to be wrong.
+Its code is run only where it is trusted: on its own cases and, where it has a verifier, on answers known to be wrong.
 
 A claim that a verifier is sound or complete cannot be proved by trying; one counter-example refutes it, and that is
 what is looked for. This module knows nothing of terminals.
@@ -16,13 +16,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .card import CARD, file_problems, read_card
+from .card import CARD, Card, file_problems, read_card
 from .corruptions import choices_in, corruptions
 from .define import Specialist
-from .errors import CardError, CasesError, InvalidAnswer, InvalidArguments, SpecialistError
+from .errors import (
+    CardError,
+    CasesError,
+    InvalidAnswer,
+    InvalidArguments,
+    ModelRejected,
+    SpecialistError,
+    UntrustedFolder,
+)
 from .evaluation import Row, best_attempt, check_row, is_right, read_rows
+from .graph_check import check_graph
 from .ladder import Outcome, jsonable
 from .loops import run_sync
+from .model_files import read_model
 from .registry import Found, find
 from .signatures import check_answer
 from .verifiers import run_verifier
@@ -33,6 +43,7 @@ CASES = "cases.jsonl"
 FORMAT = 1
 """Version of :meth:`Report.to_json`."""
 MARK = "FILL IN"
+_NO_CASES = f'write rows {{"input": {{arguments}}, "expected": value}} into {CASES}, null where it must abstain'
 
 MOST_CASES = 200
 SECONDS_FOR_CORRUPTIONS = 20.0
@@ -55,6 +66,8 @@ class Report:
 
     folder: Path
     findings: list[Finding] = field(default_factory=list)
+    complete: bool = True
+    """Whether everything was looked at; not where that needs code that is not trusted."""
 
     @property
     def passed(self) -> bool:
@@ -69,6 +82,11 @@ class Report:
         """Add what is worth knowing."""
         self.findings.append(Finding(what, "note", detail))
 
+    def unseen(self, what: str, detail: str) -> None:
+        """Add what was not looked at, for nobody said that the folder is trusted."""
+        self.findings.append(Finding(what, "note", f"{detail}; read the folder, then check it with --trust"))
+        self.complete = False
+
     def failed(self, what: str, detail: str, remedy: str) -> None:
         """Add what is not as claimed."""
         self.findings.append(Finding(what, "failed", detail, remedy))
@@ -76,7 +94,13 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"folder": str(self.folder), "passed": self.passed, "findings": findings, "format": FORMAT}
+        return {
+            "folder": str(self.folder),
+            "passed": self.passed,
+            "complete": self.complete,
+            "findings": findings,
+            "format": FORMAT,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,15 +127,17 @@ class _Tally:
         return self.counts.total()
 
 
-def check(folder: Path, *, before_code: Callable[[], None] | None = None) -> Report:
-    """Look at the card, the hashes, the code, the cases, the verifier's claims and the floor.
+def check(folder: Path, *, trust: bool = False, before_code: Callable[[], None] | None = None) -> Report:
+    """Look at the card, the hashes, the models, the code, the cases, the verifier's claims and the floor.
 
-    The folder's code is run with the caller's rights; ``before_code`` is called just before. What depends on something
+    Without ``trust`` none of the folder's code is imported; where it has some, what needs it is not looked at, which
+    the report says. A folder whose card names a task needs none: its model then runs in a limited child process. With
+    ``trust`` its code is run with the caller's rights; ``before_code`` is called just before. What depends on something
     that failed is not looked at.
     """
     report = Report(folder)
     try:
-        found = _load(folder, report, before_code)
+        found = _load(folder, report, trust, before_code)
         if found is not None:
             run_sync(lambda: _check_loaded(found, report))
     except SpecialistError as error:
@@ -119,7 +145,7 @@ def check(folder: Path, *, before_code: Callable[[], None] | None = None) -> Rep
     return report
 
 
-def _load(folder: Path, report: Report, before_code: Callable[[], None] | None) -> Found | None:
+def _load(folder: Path, report: Report, trust: bool, before_code: Callable[[], None] | None) -> Found | None:
     try:
         card = read_card(folder)
     except CardError as error:
@@ -127,29 +153,84 @@ def _load(folder: Path, report: Report, before_code: Callable[[], None] | None) 
         report.failed("card", str(error), f"{todo}, then seal the folder and check again")
         return None
     report.ok("card", f"{card.name} {card.version}: {card.description}")
-    problems = [problem for _, problem in file_problems(folder, card)]
+    hard_links = None if trust else False
+    problems = [problem for _, problem in file_problems(folder, card, hard_links=hard_links)]
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         remedy = f"if the change is yours, run `brain specialists seal {folder}`; its code was not run"
         report.failed("hashes", problems[0] + more, remedy)
         return None
     report.ok("hashes", f"{len(card.files)} files are the ones the card lists")
-    if before_code is not None:
-        before_code()
-    try:
-        found = find(folder.resolve(), trust=True)
-    except SpecialistError as error:
-        report.failed("code", str(error), "mend the code, seal the folder and check again")
+    if not _check_models(folder, card, report, hard_links):
         return None
-    s = found.specialist
-    arguments = ", ".join(s.parameters["properties"]) or "no arguments"
-    report.ok("code", f"{s.name}({arguments}) can be imported and has a schema")
+    found = _found(folder, card, report, trust, before_code)
     left = [name for name in [*card.files, CARD, "README.md"] if _has_marks(folder / name)]
     if left:
         report.note("to do", f"parts marked {MARK} are left in {', '.join(left)}")
-    if not s.description:
+    if found is not None and not found.specialist.description:
         report.failed("description", "nothing says what it does", "write a docstring: a brain chooses by it")
     return found
+
+
+def _check_models(folder: Path, card: Card, report: Report, hard_links: bool | None) -> bool:
+    """Look through each model's bytes, as is done before one is loaded."""
+    models = [name for name in card.files if name.endswith(".onnx")]
+    for name in models:
+        try:
+            data = read_model(name, within=folder, sha256=card.files[name], hard_links=hard_links)
+            check_graph(data, name=repr(name))
+        except ModelRejected as error:
+            report.failed("model", str(error), "export it anew, seal the folder and check again; its code was not run")
+            return False
+    if models:
+        report.ok("model", f"{', '.join(models)}: nothing in it that is not loaded")
+    return True
+
+
+def _found(
+    folder: Path, card: Card, report: Report, trust: bool, before_code: Callable[[], None] | None
+) -> Found | None:
+    if card.task is None and not trust:
+        _check_unread(folder, card, report)
+        return None
+    if before_code is not None and card.task is None:
+        before_code()
+    what = "code" if card.task is None else "task"
+    try:
+        found = find(folder.resolve(), trust=trust)
+    except UntrustedFolder as error:
+        report.unseen("task", str(error))
+        return None
+    except SpecialistError as error:
+        report.failed(what, str(error), "mend it, seal the folder and check again")
+        return None
+    s = found.specialist
+    arguments = ", ".join(s.parameters["properties"]) or "no arguments"
+    if card.task is None:
+        report.ok(what, f"{s.name}({arguments}) can be imported and has a schema")
+    else:
+        where = "in this process" if trust else "in a limited child process"
+        report.ok(what, f"{s.name}({arguments}): {card.task} without any code; its model runs {where}")
+    return found
+
+
+def _check_unread(folder: Path, card: Card, report: Report) -> None:
+    """What can be said of a folder with code without running it."""
+    for where in filter(None, (card.function, card.correct)):
+        module = where.partition(":")[0].replace(".", "/")
+        if not {f"{module}.py", f"{module}/__init__.py"} & set(card.files):
+            report.failed("code", f"the card names {where!r}, and lists no {module}.py", "mend the card")
+            return
+    try:
+        count = sum(1 for _ in read_rows(folder / CASES))
+        report.note("cases", f"{count} rows can be read")
+    except FileNotFoundError:
+        report.failed("cases", f"there is no {CASES}", _NO_CASES)
+    except OSError as error:
+        report.failed("cases", f"{folder / CASES} cannot be read: {error.strerror}", _NO_CASES)
+    except CasesError as error:
+        report.failed("cases", str(error), _NO_CASES)
+    report.unseen("code", "its Python was not run, so its types, answers and verifier were not tried")
 
 
 def _has_marks(path: Path) -> bool:
@@ -173,7 +254,7 @@ async def _check_loaded(found: Found, report: Report) -> None:
 
 
 def _rows(found: Found, path: Path, report: Report) -> list[Row]:
-    remedy = f'write rows {{"input": {{arguments}}, "expected": value}} into {CASES}, null where it must abstain'
+    remedy = _NO_CASES
     rows: list[Row] = []
     try:
         for row in read_rows(path):

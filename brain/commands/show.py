@@ -1,6 +1,7 @@
 """``brain specialists show``: everything that one specialist claims, as a page or as one JSON object.
 
-The card and the hashes are read first, and code is run only when every file is the one that the card names.
+The card and the hashes are read first. Code is run only when every file is the one that the card names, and only where
+it is trusted: what is bundled, or anything with ``--trust``.
 """
 
 from __future__ import annotations
@@ -20,23 +21,33 @@ __all__ = ["show"]
 FORMAT = 1
 
 
-def show(name: str, *, as_json: bool, before_code: Callable[[str], None]) -> int:
+UNSEEN = "its Python was not run, so its types and what it declares are not shown; read it, then add --trust"
+
+
+def show(name: str, *, as_json: bool, trust: bool, before_code: Callable[[str], None]) -> int:
     """Print it; exit code 1 when a file is not as the card says. ``before_code`` is called before any of it is run."""
     from specialists.card import file_problems, read_card
-    from specialists.registry import find, folder_of
+    from specialists.registry import find, folder_of, names
 
     folder = folder_of(name)
     card = None if folder is None else read_card(folder)
     problems = {} if folder is None or card is None else dict(file_problems(folder, card))
     specialist = None
-    if not problems:
-        before_code(name)
-        specialist = find(name, trust=True).specialist
-    data = _data(folder, card, problems, specialist)
+    codeless = card is not None and card.task is not None
+    seen = trust or codeless or names().get(name) == "bundled"
+    if not problems and seen:
+        if not codeless:
+            before_code(name)
+        specialist = find(name, trust=True).specialist  # no model is opened by that
+    data = {"name": name, "description": None} | _data(folder, card, problems, specialist)
+    data["note"] = None if seen or problems else UNSEEN
     if as_json:
         write_json(data)
     else:
         _page(data)
+        if data["note"]:
+            write()
+            write(data["note"])
     if problems:
         complain(f"{next(iter(problems.values()))}; its code was not run")
     return 1 if problems else 0
@@ -72,10 +83,12 @@ def _data(
 
 def _page(data: dict[str, Any]) -> None:
     write(f"{data['name']} {data.get('version') or ''}".rstrip())
-    write(f"  {data['description']}")
+    if data["description"]:
+        write(f"  {data['description']}")
     write()
     facts = {
         "folder": data["folder"],
+        "task": data.get("task"),
         "licence": data.get("license"),
         "learned from": data.get("data"),
         "made with": data.get("command"),

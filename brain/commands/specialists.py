@@ -1,7 +1,8 @@
 """``brain specialists``: list, show, try, new, check, eval, seal and pack.
 
-What they do is in the package ``specialists``; here is only how it is asked for and shown. A folder named on this
-command line is trusted: its code is run, and a line on stderr says so.
+What they do is in the package ``specialists``; here is only how it is asked for and shown. ``list``, ``show`` and
+``check`` run no code of a folder or of an installed package without ``--trust``. Commands that cannot do without it
+(``try``, ``eval``, ``pack``) run it, since the folder was named for that, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ __all__ = ["configure"]
 MOST_THREADS = 256
 
 _TRUST = """
-The code of a folder named here is run with your rights: name only folders that you trust."""
+The code of a folder named here is run with your rights: name only folders that you trust. A folder without code (its
+card names a task) has its model run in a limited child process unless --trust is given."""
+
+_NO_TRUST = """
+No code of the folder is run without --trust; what cannot be said without it is named."""
 
 _DOC = {
     "list": (
@@ -40,7 +45,8 @@ _DOC = {
     "show": (
         "card, declarations, types, files and measured figures of one",
         "Shows what a specialist claims: its card, its verifier and floor, its types, and whether each file is the one"
-        " the card names.\nNAME is a known name, or the path of a folder (with a separator: ./NAME)." + _TRUST,
+        " the card names.\nNAME is a known name, or the path of a folder (with a separator: ./NAME). The types and the"
+        " verifier of what is not\nbundled stand in its code." + _NO_TRUST,
         "brain specialists show sudoku",
     ),
     "try": (
@@ -61,8 +67,8 @@ _DOC = {
         "is a folder what its card claims?",
         "Looks at the card, the hashes and the code, solves the folder's cases.jsonl, and tries the verifier on answers"
         " known to be wrong.\nOne wrong answer that passes refutes a claim of soundness; one right answer that fails,"
-        " of completeness. Exit code 1 then." + _TRUST,
-        "brain specialists check invoice_total",
+        " of completeness. Exit code 1 then." + _NO_TRUST,
+        "brain specialists check invoice_total --trust",
     ),
     "eval": (
         "measure one on a file of labelled rows",
@@ -123,14 +129,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
         sub.set_defaults(run=run, parser=sub)
         return sub
 
+    def trust(sub: argparse.ArgumentParser, what: str) -> None:
+        sub.add_argument("--trust", action="store_true", help=f"you have read the folder: {what}")
+
     add("list", _list)
-    add("show", _show).add_argument("name", metavar="NAME", help="a known name, or ./FOLDER")
+    sub = add("show", _show)
+    sub.add_argument("name", metavar="NAME", help="a known name, or ./FOLDER")
+    trust(sub, "run its code, to show its types and what it declares")
     sub = add("try", _try)
+    trust(sub, "run the model of a folder without code in this process")
     sub.add_argument("name", metavar="NAME", help="a known name, or ./FOLDER")
     sub.add_argument("words", metavar="ARGS", nargs="*", help="name=value pairs, one JSON object, or one plain value")
     add("new", _new).add_argument("folder", metavar="NAME", help="the folder to write; its last part is the name")
-    add("check", _check).add_argument("folder", metavar="FOLDER")
+    sub = add("check", _check)
+    sub.add_argument("folder", metavar="FOLDER")
+    trust(sub, "run its code, to try its answers and its verifier")
     sub = add("eval", _eval)
+    trust(sub, "run the model of a folder without code in this process")
     sub.add_argument("name", metavar="NAME_OR_FOLDER", help="a known name, or ./FOLDER")
     sub.add_argument("file", metavar="FILE.jsonl")
     sub.add_argument(
@@ -173,11 +188,11 @@ def _list(arguments: argparse.Namespace) -> int:
 def _show(arguments: argparse.Namespace) -> int:
     from .show import show
 
-    return show(arguments.name, as_json=arguments.json, before_code=_say_trusted)
+    return show(arguments.name, as_json=arguments.json, trust=arguments.trust, before_code=_say_trusted)
 
 
 def _try(arguments: argparse.Namespace) -> int:
-    found = _find(arguments.name)
+    found = _find(arguments.name, arguments.trust)
     s = found.specialist
     given = _arguments(found, arguments.words)
     outcome = s.solve_sync(**given)
@@ -223,7 +238,7 @@ def _new(arguments: argparse.Namespace) -> int:
     table(
         ["type this", "and then"],
         [
-            (f"brain specialists check {folder}", "it passes"),
+            (f"brain specialists check {folder} --trust", "it passes"),
             (f"brain specialists try {_as_path(folder)} b=-5 c=6", "see it answer"),
             (f"edit {folder}/specialist.py", "every part to fill in is marked FILL IN; so too in the card and README"),
             (f"brain specialists seal {folder}", "after each change; then check again"),
@@ -237,7 +252,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from specialists.checking import check
 
     folder = _folder(arguments.folder)
-    report = check(folder, before_code=lambda: _say_trusted(_as_path(folder)))
+    report = check(folder, trust=arguments.trust, before_code=lambda: _say_trusted(_as_path(folder)))
     if arguments.json:
         write_json(report.to_json())
         return 0 if report.passed else 1
@@ -247,7 +262,12 @@ def _check(arguments: argparse.Namespace) -> int:
             write(f"    {finding.remedy}")
     failed = sum(finding.status == "failed" for finding in report.findings)
     write()
-    write(f"{folder} passes." if report.passed else f"{folder} does not pass: {failed} of the above failed.")
+    if not report.passed:
+        write(f"{folder} does not pass: {failed} of the above failed.")
+    elif report.complete:
+        write(f"{folder} passes.")
+    else:
+        write(f"{folder} passes as far as it was looked at; add --trust, once you have read it, for the rest.")
     return 0 if report.passed else 1
 
 
@@ -275,7 +295,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         set_threads(arguments.threads)
     with _regular(Path(arguments.file)) as path:
-        found = _find(arguments.name)
+        found = _find(arguments.name, arguments.trust)
         count = 0
         for row in read_rows(path, label=arguments.file):
             check_row(row, found.specialist, found.correct, f"{arguments.file}, line {row.line}")
@@ -348,12 +368,15 @@ def _regular(path: Path) -> Iterator[Path]:
         yield copy
 
 
-def _find(name: str) -> Found:
+def _find(name: str, trust: bool) -> Found:
     from specialists.card import read_card, verify_files
     from specialists.registry import find, is_path
 
     if is_path(name):  # nothing is said to run of a folder that will be refused
-        verify_files(Path(name).resolve(), read_card(Path(name).resolve()))
+        card = read_card(Path(name).resolve())
+        verify_files(Path(name).resolve(), card)
+        if card.task is not None:
+            return find(name, trust)
     _say_trusted(name)
     return find(name, trust=True)
 

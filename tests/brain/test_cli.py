@@ -18,6 +18,8 @@ from brain.commands import doctor, terminal
 from specialists.card import seal
 from specialists.scaffold import create
 
+from ..specialists.folders import of_task, with_code
+
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -84,8 +86,8 @@ def test_the_help_of_eval_explains_each_figure(typed: Typed, here: Path) -> None
 def test_from_a_new_folder_to_a_measured_specialist(typed: Typed, here: Path) -> None:
     code, out, _ = typed("specialists", "new", "second")
     assert code == 0
-    assert "brain specialists check second" in out
-    code, out, err = typed("specialists", "check", "second")
+    assert "brain specialists check second --trust" in out
+    code, out, err = typed("specialists", "check", "second", "--trust")
     assert code == 0
     assert "second passes" in out
     assert "running the Python code in ./second" in err
@@ -102,11 +104,11 @@ def test_from_a_new_folder_to_a_measured_specialist(typed: Typed, here: Path) ->
 
 def test_what_machines_read(typed: Typed, here: Path) -> None:
     assert typed.json("specialists", "new", "second")["name"] == "second"
-    assert typed.json("specialists", "check", "second")["passed"] is True
+    assert typed.json("specialists", "check", "second", "--trust")["passed"] is True
     assert set(typed.json("specialists", "seal", "second")["files"]) > {"model.onnx", "specialist.py"}
     assert typed.json("specialists", "try", "./second", "b=-5", "c=6")["accepted_by"] == "verified"
     assert typed.json("specialists", "try", "./second", "b=0", "c=1", code=1)["accepted_by"] is None
-    shown = typed.json("specialists", "show", "./second")
+    shown = typed.json("specialists", "show", "./second", "--trust")
     assert shown["declared"] == {
         "verifier": "verify",
         "sound": True,
@@ -229,6 +231,55 @@ def test_a_changed_file_is_named_with_its_remedy_and_no_code_is_run(typed: Typed
     assert "brain specialists seal root_finder" in out
 
 
+def test_list_show_and_check_run_no_code_without_trust(
+    typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with_code(tmp_path / "doubler")
+    site = tmp_path / "site"
+    (site / "installed_doubler-1.0.dist-info").mkdir(parents=True)
+    info = site / "installed_doubler-1.0.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed_doubler\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[specialists]\ndoubler = installed_doubler\nbare = installed_bare:it\n")
+    (with_code(site / "installed_doubler") / "__init__.py").write_text("from .code import doubler\n")
+    assert typed("specialists", "seal", str(site / "installed_doubler"))[0] == 0
+    (site / "installed_bare.py").write_text("from pathlib import Path\nPath('canary').write_text('the code ran')\n")
+    monkeypatch.syspath_prepend(str(site))
+    assert {"doubler", "bare", "intent"} <= {each["name"] for each in typed.json("specialists", "list")["specialists"]}
+    for name in ("./doubler", "doubler", "bare"):
+        code, out, err = typed("specialists", "show", name)
+        assert (code, err) == (0, "")
+        assert "its Python was not run" in out
+        shown = typed.json("specialists", "show", name)
+        assert "declared" not in shown
+        assert "--trust" in shown["note"]
+    code, out, err = typed("specialists", "check", "doubler")
+    assert (code, err) == (0, "")
+    assert "doubler passes as far as it was looked at" in out
+    assert not list(tmp_path.rglob("canary"))
+    assert not list(tmp_path.rglob("__pycache__"))
+    code, out, err = typed("specialists", "show", "./doubler", "--trust")
+    assert "running the Python code in ./doubler" in err
+    assert "verify (sound and complete)" in out
+    assert (tmp_path / "canary").exists()
+
+
+def test_a_folder_without_code_needs_no_trust(typed: Typed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    of_task(tmp_path / "mood")
+    shown = typed.json("specialists", "show", "./mood")
+    assert shown["answer"]["properties"]["label"]["enum"] == ["glad", "sad", "other"]
+    assert (shown["task"], shown["note"]) == ("text-classification", None)
+    if sys.platform != "linux":
+        return
+    for trust in ([], ["--trust"]):
+        code, out, err = typed("specialists", "try", "./mood", "so happy", *trust)
+        assert (code, err) == (0, "")
+        assert 'answer: {"label": "glad"}' in out
+    assert typed.json("specialists", "eval", "./mood", "mood/cases.jsonl")["correct"] == 2
+    assert "mood passes." in typed("specialists", "check", "mood")[1]
+
+
 def test_an_abstention_is_exit_code_1_with_the_reason(typed: Typed, here: Path) -> None:
     code, out, _ = typed("specialists", "try", "./root_finder", "b=0", "c=1")
     assert code == 1
@@ -239,7 +290,7 @@ def test_a_false_claim_is_exit_code_1(typed: Typed, here: Path) -> None:
     path = here / "root_finder" / "specialist.py"
     path.write_text(path.read_text().replace("return Verdict.failed(f", "return Verdict.passed(f"))
     assert typed("specialists", "seal", "root_finder")[0] == 0
-    code, out, _ = typed("specialists", "check", "root_finder")
+    code, out, _ = typed("specialists", "check", "root_finder", "--trust")
     assert code == 1
     assert "do not declare sound=True" in out
 
@@ -257,7 +308,7 @@ def test_rows_from_a_pipe(here: Path) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_stdout_that_cannot_show_everything(here: Path, encoding: str) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": encoding}
-    for words in (["check", "root_finder"], ["try", "./root_finder", "b=-5", "c=6"]):
+    for words in (["check", "root_finder", "--trust"], ["try", "./root_finder", "b=-5", "c=6"]):
         done = subprocess.run(
             [sys.executable, "-m", "brain.cli", "specialists", *words],
             env=environment,

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from specialists.card import seal
-from specialists.checking import Report, check
+from specialists.checking import Report
+from specialists.checking import check as look
 from specialists.corruptions import choices_in, corruptions
 from specialists.scaffold import create
+
+from .folders import of_task, with_code
+
+
+def check(folder: Path, **options: Any) -> Report:
+    """With everything that trust allows."""
+    return look(folder, trust=True, **options)
 
 
 @pytest.fixture
@@ -232,10 +241,64 @@ def test_a_folder_without_cases(folder: Path) -> None:
     assert failures(check(folder)) == {"cases": "there is no cases.jsonl"}
 
 
-def test_a_model_that_cannot_be_opened_fails_the_cases(folder: Path) -> None:
+def test_a_model_that_is_none_is_told_before_any_code_is_run(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"not a model")
     seal(folder)
-    assert "is not a model" in failures(check(folder))["cases"]
+    assert list(failures(check(folder, before_code=lambda: pytest.fail("code")))) == ["model"]
+    assert "is not a model" in failures(check(folder))["model"]
+
+
+def test_without_trust_no_code_is_run_and_the_report_says_so(tmp_path: Path) -> None:
+    folder = with_code(tmp_path / "doubler")
+    report = look(folder, before_code=lambda: pytest.fail("code"))
+    assert not (tmp_path / "canary").exists()
+    assert report.passed
+    assert not report.complete
+    assert [finding.what for finding in report.findings] == ["card", "hashes", "cases", "code"]
+    assert "its Python was not run" in report.findings[-1].detail
+    assert "--trust" in report.findings[-1].detail
+    assert report.to_json()["complete"] is False
+    trusted = look(folder, trust=True)
+    assert (tmp_path / "canary").exists()
+    assert trusted.passed
+    assert trusted.complete
+
+
+def test_without_trust_what_can_be_seen_is_seen(tmp_path: Path) -> None:
+    folder = with_code(tmp_path / "doubler")
+    (folder / "cases.jsonl").write_text("no row\n")
+    seal(folder)
+    assert list(failures(look(folder))) == ["cases"]
+    (folder / "cases.jsonl").unlink()
+    (folder / "code.py").rename(folder / "other.py")
+    seal(folder)
+    assert "lists no code.py" in failures(look(folder))["code"]
+    (folder / "model.onnx").write_bytes(b"not a model")
+    seal(folder)
+    assert list(failures(look(folder))) == ["model"]
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are limited on Linux only")
+def test_a_folder_without_code_is_checked_in_a_child(tmp_path: Path) -> None:
+    report = look(of_task(tmp_path / "mood"))
+    assert report.passed, failures(report)
+    assert report.complete
+    told = {finding.what: finding.detail for finding in report.findings}
+    assert "limited child process" in told["task"]
+    assert told["cases"] == "3 solved as expected"
+    assert "in this process" in {f.what: f.detail for f in check(tmp_path / "mood").findings}["task"]
+
+
+def test_a_folder_without_code_is_not_run_where_no_child_can_be_limited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = of_task(tmp_path / "mood")
+    monkeypatch.setattr(sys, "platform", "win32")
+    report = look(folder)
+    assert report.passed
+    assert not report.complete
+    assert "win32 does not enforce such a limit" in report.findings[-1].detail
 
 
 @pytest.mark.parametrize(
