@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from specialists import OnnxModel
+from specialists import OnnxModel, StepScheduler
 from specialists.training import sudoku_puzzles as puzzles
 from specialists.training.sudoku_step import WIDTH, Step, export, parameters
 from specialists.zoo.sudoku import rules, solver
@@ -227,17 +227,17 @@ def evaluate(model: Path, file: Path, limit: int | None) -> None:
     data = file.read_bytes()
     text = gzip.decompress(data).decode() if file.suffix == ".gz" else data.decode()
     rows = list(csv.DictReader(io.StringIO(text)))[:limit]
-    network = OnnxModel(model, threads=1)
+    scheduler = StepScheduler(solver.Reasoner(OnnxModel(model, threads=1)), max_steps=solver.MORE)
     solved = wrong = 0
     steps: list[int] = []
     seconds: list[float] = []
 
     async def run() -> None:
         nonlocal solved, wrong
-        await solver.reason(network, rows[0]["puzzle"], 1)  # opens the model
+        await solver.reason(scheduler, rows[0]["puzzle"], 1)  # opens the model
         for row in rows:
             began = time.perf_counter()
-            answer = await solver.reason(network, row["puzzle"])
+            answer = await solver.reason(scheduler, row["puzzle"])
             seconds.append(time.perf_counter() - began)
             steps.append(answer.steps or 0)
             accepted = rules.is_solved({"puzzle": row["puzzle"]}, answer.value).status == "passed"

@@ -3,18 +3,18 @@
 Every digit of the answer is the network's own: nothing here searches or rules out candidates. A rollout starts from
 noise. After every step the grid it reads as now is checked against the rules and the clues; the first that keeps them
 all ends the call. A puzzle that resists gets more rollouts beside the first, each from other noise, 64 at most.
+Puzzles of many callers step together.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from specialists import Answer, CannotAnswer, Effort, OnnxModel, specialist
+from specialists import Answer, CannotAnswer, DeadlinePassed, Effort, OnnxModel, OnnxStep, StepScheduler, specialist
 
 from .rules import HOUSES, clash, is_solved
 
@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAGES = ((1, 48), (8, 64), (64, 128))
-"""Rollouts in one batch, and for how many steps. Those of a stage go on in the next, new ones beside them."""
+"""Rollouts of one puzzle, and for how many steps. Those of a stage go on in the next, new ones beside them."""
 
 FIRST = STAGES[0][1]
 MORE = sum(steps for _, steps in STAGES)
 
-model = OnnxModel(Path(__file__).with_name("model.onnx"))
+TIME_TO_SPARE = 0.05
+"""Seconds before the deadline at which the best grid so far is given."""
 
 
 def encode(puzzle: str) -> NDArray[Any]:
@@ -45,7 +46,7 @@ def decode(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 def valid(grids: NDArray[Any], clues: NDArray[Any]) -> NDArray[Any]:
-    """Which of the grids (n, 81) keep the rules and the clues (1, 81, 9): bool (n,)."""
+    """Which of the grids (n, 81) keep the rules and the clues (n or 1, 81, 9): bool (n,)."""
     import numpy as np
 
     kept = ((grids == clues.argmax(2) + 1) | (clues.sum(2) == 0)).all(1)
@@ -53,10 +54,64 @@ def valid(grids: NDArray[Any], clues: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(kept & (np.bitwise_or.reduce(bits, axis=2) == 0b1111111110).all(1))
 
 
+class Rollouts(NamedTuple):
+    """A puzzle with so many rollouts: those of ``carry`` go on, the others begin with noise from ``chance``."""
+
+    clues: NDArray[Any]
+    rollouts: int
+    chance: Any
+    carry: NDArray[Any] | None
+
+
+class Reading(NamedTuple):
+    """What the rollouts of a puzzle read as: the first solution, or else the grid the network is surest of."""
+
+    grid: str
+    solved: bool
+    sure: float
+    carry: NDArray[Any] | None
+
+
+class Reasoner(OnnxStep):
+    """The network's step, for rollouts that end together when one of them reads as a solution."""
+
+    def __init__(self, network: OnnxModel) -> None:
+        super().__init__(network, carry={"next_carry": "carry"}, halted=_solved, answer=_read)
+
+    def start(self, item: Rollouts, /) -> dict[str, NDArray[Any]]:
+        """The rollouts as rows."""
+        import numpy as np
+
+        have = [] if item.carry is None else [item.carry]
+        shape = self.model.session.get_inputs()[1].shape[1:]
+        noise = item.chance.standard_normal((item.rollouts - sum(map(len, have)), *shape), np.float32)
+        return super().start({"clues": np.repeat(item.clues, item.rollouts, 0), "carry": np.concatenate([*have, noise])})
+
+
+def _solved(rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    return valid(decode(rows["logits"]), rows["clues"])
+
+
+def _read(rows: Mapping[str, NDArray[Any]]) -> Reading:
+    import numpy as np
+
+    logits = rows["logits"]
+    grids = decode(logits)
+    good = np.flatnonzero(valid(grids, rows["clues"]))
+    weights = np.exp(logits - logits.max(2, keepdims=True))
+    sure = (1 / weights.sum(2)).mean(1)
+    best = good[0] if len(good) else sure.argmax()
+    return Reading("".join(map(str, grids[best].tolist())), bool(len(good)), float(sure.max()), rows["carry"])
+
+
+model = OnnxModel(Path(__file__).with_name("model.onnx"))
+scheduler = StepScheduler(Reasoner(model), max_steps=MORE)
+
+
 async def reason(
-    network: OnnxModel, puzzle: str, max_steps: int | None = None, remaining: Callable[[], float | None] = lambda: None
+    scheduler: StepScheduler, puzzle: str, max_steps: int | None = None, deadline: float | None = None
 ) -> Answer[str]:
-    """Steps `network` on `puzzle` until a rollout reads as a solution, or `max_steps` or the time is spent.
+    """Steps rollouts of `puzzle` until one reads as a solution, or `max_steps` or the time is spent.
 
     The confidence of a solution is 1: the rules have been checked. Otherwise the answer is the grid the network was
     surest of at its last step, and the confidence, always under one half, its mean probability of a cell's digit.
@@ -65,29 +120,25 @@ async def reason(
 
     clues = encode(puzzle)
     chance = np.random.default_rng(0)  # the same puzzle always gets the same answer
-    shape = network.session.get_inputs()[1].shape
-    carry = np.empty((0, *shape[1:]), np.float32)
     taken, limit = 0, MORE if max_steps is None else max_steps
-    best, surest = puzzle, 0.0
+    best = Reading(puzzle, False, 0.0, None)
     for rollouts, steps in STAGES:
-        noise = chance.standard_normal((rollouts - len(carry), *shape[1:]), np.float32)
-        carry = np.concatenate([carry, noise])
-        for _ in range(min(steps, limit - taken)):
-            began = time.monotonic()
-            out = await network.run(clues=np.repeat(clues, rollouts, 0), carry=carry)
-            carry, logits = out["next_carry"], out["logits"]
-            taken += 1
-            grids = decode(logits)
-            good = np.flatnonzero(valid(grids, clues))
-            if len(good):
-                return Answer(_text(grids[good[0]]), confidence=1.0, steps=taken)
-            weights = np.exp(logits - logits.max(2, keepdims=True))
-            sure = (1 / weights.sum(2)).mean(1)
-            best, surest = _text(grids[sure.argmax()]), float(sure.max())
-            left = remaining()
-            if left is not None and left < 3 * (time.monotonic() - began) + 0.05:
-                return Answer(best, confidence=surest / 2, steps=taken)
-    return Answer(best, confidence=surest / 2, steps=taken)
+        if taken == limit:
+            break
+        steps = min(steps, limit - taken)
+        item = Rollouts(clues, rollouts, chance, best.carry)
+        until = None if deadline is None else deadline - TIME_TO_SPARE
+        try:
+            result = await scheduler.run(item, max_steps=steps, deadline=until)
+        except DeadlinePassed:
+            break
+        taken += result.steps
+        best = result.value
+        if best.solved:
+            return Answer(best.grid, confidence=1.0, steps=taken)
+        if result.steps < steps:
+            break  # no time for more
+    return Answer(best.grid, confidence=best.sure / 2, steps=taken)
 
 
 @specialist(verify=is_solved, sound=True, complete=True, timeout=20.0, steps=(FIRST, MORE))
@@ -101,8 +152,4 @@ async def sudoku(
     problem = clash(puzzle)
     if problem:
         raise CannotAnswer(f"this Sudoku has no solution: {problem}")
-    return await reason(model, puzzle, effort.max_steps, effort.remaining)
-
-
-def _text(grid: NDArray[Any]) -> str:
-    return "".join(map(str, grid.tolist()))
+    return await reason(scheduler, puzzle, effort.max_steps, effort.deadline)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specialists import CannotAnswer, OnnxModel
+from specialists import CannotAnswer, StepScheduler, step_rows
 from specialists.errors import InvalidArguments
 from specialists.training import sudoku_puzzles as puzzles
 from specialists.zoo.sudoku import rules, solver, sudoku
@@ -103,39 +103,53 @@ def test_an_unsolvable_puzzle_is_not_accepted_and_ends() -> None:
 
 
 def test_it_comes_back_with_its_best_grid_before_the_time_is_up() -> None:
-    end = time.monotonic() + 0.2
-    answer = asyncio.run(solver.reason(solver.model, NO_SOLUTION, None, lambda: end - time.monotonic()))
+    answer = asyncio.run(solver.reason(solver.scheduler, NO_SOLUTION, None, time.monotonic() + 0.5))
     assert 0 < (answer.steps or 0) < solver.MORE
     assert 0 < (answer.confidence or 0) < 0.5
     assert len(answer.value) == 81
 
 
-class Recorder(OnnxModel):
+class Recorder(solver.Reasoner):
     """Answers with a grid that breaks the rules, until a rollout that it is told of gets a right one."""
 
     def __init__(self, right: int | None = None) -> None:
-        super().__init__(solver.model.path)
+        super().__init__(solver.model)
         self.right, self.batches = right, list[int]()
 
-    async def run(self, **inputs: Any) -> dict[str, Any]:
-        carry = inputs["carry"]
+    def lane_rows(self) -> Any:
+        return step_rows.HostRows(self.step)
+
+    def step(self, state: Any, /) -> dict[str, Any]:
+        carry = state["carry"]
         self.batches.append(len(carry))
         logits = np.zeros((len(carry), 81, 9), np.float32)
         if self.right is not None and len(carry) > self.right:
             logits[self.right] = 9 * solver.encode(EASY_SOLUTION)[0]
-        return {"logits": logits, "next_carry": carry}
+        return {"logits": logits, "carry": carry}
 
 
 def test_rollouts_are_sixty_four_at_most_and_stop_at_the_first_right_one() -> None:
     recorder = Recorder()
-    answer = asyncio.run(solver.reason(recorder, EASY))
+    answer = asyncio.run(solver.reason(StepScheduler(recorder, max_steps=solver.MORE), EASY))
     assert not passes(EASY, answer.value)
     assert recorder.batches == [n for n, steps in solver.STAGES for _ in range(steps)]
     assert max(recorder.batches) <= 64
     recorder = Recorder(right=5)
-    answer = asyncio.run(solver.reason(recorder, EASY))
+    answer = asyncio.run(solver.reason(StepScheduler(recorder, max_steps=solver.MORE), EASY))
     assert answer.value == EASY_SOLUTION
     assert answer.steps == len(recorder.batches) == solver.STAGES[0][1] + 1
+
+
+async def test_puzzles_of_many_callers_step_together_and_get_the_answers_they_get_alone() -> None:
+    reasoner = Recorder()
+    scheduler = StepScheduler(reasoner, max_steps=solver.MORE, slots=8, lanes=1)
+    answers = await asyncio.gather(*[solver.reason(scheduler, EASY, 20) for _ in range(16)])
+    assert all(answer.steps == 20 for answer in answers)
+    assert sum(reasoner.batches) == 16 * 20
+    assert len(reasoner.batches) < 16 * 20 / 4
+    puzzles = [case["input"]["puzzle"] for case in CASES[:12]]
+    together = await asyncio.gather(*[sudoku(puzzle) for puzzle in puzzles])
+    assert [answer.value for answer in together] == [case["expected"] for case in CASES[:12]]
 
 
 def test_a_step_is_the_same_for_every_naming_of_digits_and_in_every_batch() -> None:
