@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
-    from .onnx import OnnxModel
+    from .onnx import OnnxModel, set_memory_limit
     from .onnx_step import OnnxStep
     from .recursion import RecursiveModel, StepResult, StepScheduler
     from .registry import load, names
@@ -84,6 +84,7 @@ __all__ = [
     "names",
     "read_card",
     "replay",
+    "set_memory_limit",
     "specialist",
 ]
 
@@ -100,7 +101,7 @@ _HOMES = {
             "UnknownSpecialist UntrustedFolder WorkerDied"
         ),
         ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
-        ".onnx": "OnnxModel",
+        ".onnx": "OnnxModel set_memory_limit",
         ".onnx_step": "OnnxStep",
         ".recursion": "RecursiveModel StepResult StepScheduler",
         ".registry": "load names",
