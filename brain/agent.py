@@ -19,6 +19,7 @@ from typing import Any, Generic, Literal, TypeVar, cast, overload
 from pydantic import TypeAdapter
 
 from specialists import Cost, InvalidAnswer, InvalidArguments, Specialist, SpecialistError, load
+from specialists.batching import current_caller
 from specialists.ladder import AcceptLevel, jsonable
 from specialists.loops import run_sync
 from specialists.metering import metered
@@ -358,6 +359,7 @@ class Brain(Generic[Out]):
             raise
         run = Run(arguments, emit, self._cpu_rate, self._offering.for_run(arguments.prompt, arguments.history))
         token = current_run.set(run.id)
+        turn = current_caller.set(run.arguments.tenant or run.id)  # tenants, or else runs, take turns at a model
         logger.info("run started")
         output: Any = None
         try:
@@ -377,6 +379,7 @@ class Brain(Generic[Out]):
             return run.result(output)
         finally:
             current_run.reset(token)
+            current_caller.reset(turn)
 
     async def _answer(self, run: Run, stream: bool) -> Out:
         if self._log is not None:
