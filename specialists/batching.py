@@ -19,6 +19,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import count as counter
 from typing import Any
@@ -264,6 +265,8 @@ class Batcher:
         """Take ``call`` out: before its run if it still waits, else from its batch. Nothing is delivered for it."""
         stop = None
         with self._lock:
+            if call.deliver is _nobody:
+                return
             if call.waiting:
                 self._remove(call)
             elif call.batch is not None:
@@ -273,9 +276,12 @@ class Batcher:
                 call.batch.live -= 1
                 if not call.batch.live:
                     stop = call.batch.give_up
-            call.loop = None
+                call.batch = None
             call.deliver = _nobody
+            call.loop = None  # in this order: whoever sees no loop delivers to nobody
             self._counted.cancelled += 1
+            if self._closed and not self._waiting and not self._running:
+                self._empty.notify_all()
         if stop is not None:
             stop()
 
@@ -311,8 +317,10 @@ class Batcher:
 
         ``timeout`` is in seconds. Blocks; not for an event loop's thread.
         """
-        with self._empty:
+        with self._lock:
             self._closed = True
+        self._kick()  # the loop that was to call the workers may be gone
+        with self._empty:
             return self._empty.wait_for(lambda: not self._waiting and not self._running, timeout)
 
     def expected_wait(self) -> float | None:
@@ -356,7 +364,10 @@ class Batcher:
         assert shelf is not None
         call.place = None
         shelf.rows -= call.rows
-        if not shelf.rows:
+        waiting = shelf.calls
+        while waiting and not waiting[0].waiting:  # what was taken out of turn is not kept
+            waiting.popleft()
+        if not waiting:
             del self._shelves[shelf.shape]
             if shelf.shape is not None:
                 del self._sorted[bisect_left(self._sorted, shelf.entry)]
@@ -426,9 +437,11 @@ class Batcher:
             self._serve(batch)
         except BaseException as error:
             logger.exception("%s: a batch could not be served", self.name)
+            if not isinstance(error, Exception):
+                error = ModelFailed(f"{self.name}: {error!r}")
             for call in calls:
                 if call.result is None and call.error is None:
-                    call.error = error if isinstance(error, Exception) else ModelFailed(f"{self.name}: {error!r}")
+                    call.error = _copy(error)
         spent = time.thread_time() - cpu - batch.aside
         longest = rows = cells = 0
         paid = False
@@ -502,17 +515,18 @@ class Batcher:
             caller = next(iter(self._turns))
             turn = self._turns[caller]
             call = turn.popleft()
-            if len(self._turns) > 1 or not turn:
-                del self._turns[caller]
-                if turn:
-                    self._turns[caller] = turn  # to the end: the others come first
-            if not call.waiting:
-                continue
-            if call.deadline is not None and time.monotonic() >= call.deadline:
+            live = call.waiting
+            if live and call.deadline is not None and time.monotonic() >= call.deadline:
                 self._remove(call)
                 self._expire(call, expired)
-                continue
-            return call
+                live = False
+            if not turn:
+                del self._turns[caller]
+            elif live and len(self._turns) > 1:  # a call that is gone is no turn
+                del self._turns[caller]
+                self._turns[caller] = turn  # to the end: the others come first
+            if live:
+                return call
         return None
 
     def _expire(self, call: Call, expired: list[Call]) -> None:  # locked
@@ -586,7 +600,18 @@ def _deliver(calls: list[Call]) -> None:
 
 def _hand_out(calls: list[Call]) -> None:
     for call in calls:
-        call.deliver(call)
+        try:
+            call.deliver(call)
+        except Exception:  # one caller's trouble is not its neighbours'
+            logger.exception("an answer could not be delivered")
+
+
+def _copy(error: BaseException) -> BaseException:
+    """Each call has an error of its own: who gets it may write into it."""
+    try:
+        return copy(error)
+    except Exception:
+        return error
 
 
 def _nobody(call: Call) -> None:

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from specialists.isolation import IsolatedModel
 
+from .batchers import Hand, by_hand
 from .children import Open
 
 FLOAT = TensorProto.FLOAT
@@ -113,3 +114,10 @@ def opened() -> Iterator[Open]:
     yield make
     for model in models:
         model.close()
+
+
+@pytest.fixture
+def hand() -> Iterator[Hand]:
+    """The workers of all batchers, driven by the test."""
+    with by_hand() as each:
+        yield each
