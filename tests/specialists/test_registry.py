@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,8 @@ from specialists import (
 )
 from specialists.card import CARD, seal
 from specialists.registry import find, folder_of
+
+from .folders import of_task
 
 CODE = """\
 from pathlib import Path
@@ -282,3 +286,85 @@ def test_many_installed_names_are_read_once_and_a_wrong_one_lists_the_nearest(
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: one\nVersion: 1.0\n")
     (other / "entry_points.txt").write_text("[specialists]\npart_one = many_parts:part_1\n")
     assert registry.names()["part_one"] == "one"
+
+
+def test_what_is_imported_is_what_was_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is exchanged after the look at it, and before its import, is not run."""
+    from specialists import registry
+
+    folder = write(tmp_path / "greeter")
+    evil = f"from pathlib import Path\nPath({str(tmp_path / 'evil')!r}).write_text('it ran')\nHELLO = 'Evil'\n"
+    real = registry.verify_files
+
+    def verify(*arguments: object, **options: object) -> dict[str, bytes]:
+        sources = real(*arguments, **options)  # type: ignore[arg-type]
+        (folder / "words.py").write_text(evil)
+        return sources
+
+    monkeypatch.setattr(registry, "verify_files", verify)
+    assert load(folder, trust=True).solve_sync("you").value == "Hello you"
+    assert not (tmp_path / "evil").exists()
+
+
+def test_compiled_files_that_no_card_lists_are_not_run(tmp_path: Path) -> None:
+    """Python itself would take ``__pycache__`` for the source when it says it is of the same time and size."""
+    folder = write(tmp_path / "greeter")
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).write_text('it ran')\nHELLO = 'Evil'\n")
+    info = (folder / "words.py").stat()
+    code = importlib._bootstrap_external._code_to_timestamp_pyc(  # type: ignore[attr-defined]
+        compile(evil.read_text(), "words.py", "exec"), int(info.st_mtime), info.st_size
+    )
+    compiled = Path(importlib.util.cache_from_source(str(folder / "words.py")))
+    compiled.parent.mkdir()
+    compiled.write_bytes(code)
+    (folder / "build").mkdir()
+    (folder / "build" / "words.py").write_text(evil.read_text())
+    assert load(folder, trust=True).solve_sync("you").value == "Hello you"
+    assert not (tmp_path / "ran").exists()
+    package = load(folder, trust=True).function.__module__
+    with pytest.raises(ModuleNotFoundError, match="the card lists no such file"):
+        importlib.import_module(f"{package.partition('.')[0]}.build.words")
+
+
+def test_a_folders_own_packages_are_imported_and_know_their_place(tmp_path: Path) -> None:
+    folder = tmp_path / "greeter"
+    write(folder)
+    (folder / "inner" / "deep").mkdir(parents=True)
+    (folder / "inner" / "__init__.py").write_text("from .deep.place import WHERE\n")
+    (folder / "inner" / "deep" / "place.py").write_text("from pathlib import Path\nWHERE = Path(__file__).parent\n")
+    (folder / "words.py").write_text("from .inner import WHERE\nHELLO = (WHERE / 'hello.txt').read_text()\n")
+    (folder / "inner" / "deep" / "hello.txt").write_text("Moin")
+    seal(folder)
+    s = load(folder, trust=True)
+    assert s.solve_sync("you").value == "Moin you"
+    import inspect
+
+    assert "def greeter" in inspect.getsource(s.function)
+    assert not list(folder.rglob("__pycache__"))
+
+
+def test_27_hard_links_are_refused_in_a_folder_and_not_in_an_installed_package(
+    install: Installer, tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "greeter")
+    os.link(folder / "words.py", tmp_path / "second")
+    for trust in (False, True):
+        with pytest.raises(ModelRejected, match=r"'words.py' has a second name \(a hard link\)"):
+            load(folder, trust=trust)
+    package = write(install.site / "installed_linked")
+    (package / "__init__.py").write_text("")
+    seal(package)
+    install("linked", greeter="installed_linked")
+    os.link(package / "words.py", tmp_path / "cache of uv")
+    assert load("greeter").solve_sync("you").value == "Hello you"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="children are limited on Linux only")
+def test_an_installed_package_may_do_without_code(install: Installer) -> None:
+    package = of_task(install.site / "installed_mood")
+    (package / "__init__.py").write_text("")
+    seal(package)
+    install("moods", mood="installed_mood")
+    assert load("mood").solve_sync("so happy").value.label == "glad"
+    assert find("mood").folder == package
