@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .card import CARD, Card, listed_files, read_card, seal, verify_files
-from .errors import CardError, CasesError, MissingRuntime, ModelRejected, ScaffoldError
+from .errors import CardError, CasesError, MissingRuntime, ModelRejected, ScaffoldError, UntrustedFolder
 from .evaluation import Correct, Evaluation, Row, check_row, evaluate, read_rows
+from .graph_check import check_graph
 from .loops import run_sync
 from .registry import Found, find
 
@@ -114,6 +115,7 @@ def pack(
     out: Path,
     *,
     quantize: Literal["int8"] | None = None,
+    trust: bool = False,
     max_loss: float = MAX_LOSS,
     cases: Path | None = None,
     before_code: Callable[[], None] | None = None,
@@ -124,7 +126,9 @@ def pack(
     Args:
         folder: A specialist's folder, whole and sealed. It is never changed.
         out: Where the copy goes. Nothing may be there yet, and nothing is there afterwards when it was refused.
-        quantize: ``"int8"``: give every model weights of one byte. The folder's code is then run, on its cases.
+        quantize: ``"int8"``: give every model weights of one byte. The models are then opened in this process, and
+            the folder's code is run, on its cases: only with ``trust``.
+        trust: Somebody has looked at the folder.
         max_loss: The share of the cases, from 0 to 1, that a quantised specialist may lose.
         cases: Labelled rows to judge by, in place of the folder's own ``cases.jsonl``.
         before_code: Called just before the folder's code is run.
@@ -134,6 +138,7 @@ def pack(
         CardError, ModelRejected: the folder is not what its card says, or a model cannot be read or opened.
         CasesError: there are no cases, or one cannot be used.
         ScaffoldError: something is at ``out`` already.
+        UntrustedFolder: ``quantize`` without ``trust``.
         MissingRuntime: a package that quantising needs is not installed.
     """
     if out.exists() or out.is_symlink():
@@ -141,6 +146,11 @@ def pack(
     folder, out = folder.resolve(), out.absolute()
     card = read_card(folder)
     verify_files(folder, card)
+    if quantize and not trust:
+        raise UntrustedFolder(
+            f"to quantise {str(folder)!r} its models are opened in this process, and what code it has is run with your"
+            " rights; look at it, then pass trust=True (--trust on the command line)"
+        )
     say = progress or (lambda what, done, of: None)
     rows = _rows(folder, cases) if quantize else []
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +171,7 @@ def pack(
             return Packed(card.name, None, why, models, None, None, None, max_loss, None, None, ())
         _write_precision(copy, card)
         seal(copy)
-        if before_code is not None:
+        if before_code is not None and card.task is None:
             before_code()
         original, packed = find(folder, trust=True), find(copy, trust=True)
         before = _solve(original, rows, lambda done: say("cases before", done, len(rows)))
@@ -201,6 +211,7 @@ def quantize_model(data: bytes, name: str = "model.onnx") -> tuple[bytes, Quanti
     Raises :class:`MissingRuntime` and :class:`ModelRejected`.
     """
     onnx, runtime = _packages()
+    check_graph(data, name=name)
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     try:

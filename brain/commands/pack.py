@@ -45,11 +45,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="the most that may be lost of the cases, from 0 to 1 (default 0.01: of fewer than 100, none)",
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="you have looked at the folder: open the model of one without code here"
+    )
     parser.add_argument("--cases", type=Path, metavar="FILE.jsonl", help="judge by these rows instead of cases.jsonl")
 
 
 def pack(arguments: argparse.Namespace, folder: Path, before_code: Callable[[], None]) -> int:
-    """Pack ``folder``; the exit code. ``before_code`` is called before any of its code is run."""
+    """Pack ``folder``; the exit code. ``before_code`` is called before any of its code is run.
+
+    Naming a folder with code for this is trusting it, as for ``try`` and ``eval``; one without code wants ``--trust``.
+    """
+    from specialists.card import read_card
     from specialists.quantizing import MAX_LOSS
     from specialists.quantizing import pack as run
 
@@ -60,6 +67,7 @@ def pack(arguments: argparse.Namespace, folder: Path, before_code: Callable[[], 
             folder,
             out,
             quantize=arguments.quantize,
+            trust=arguments.trust or read_card(folder).task is None,
             max_loss=MAX_LOSS if arguments.max_loss is None else arguments.max_loss,
             cases=arguments.cases,
             before_code=before_code,

@@ -13,11 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from brain import cli
-from specialists import CardError, CasesError, MissingRuntime, ModelRejected, ScaffoldError, load
+from specialists import CardError, CasesError, MissingRuntime, ModelRejected, ScaffoldError, UntrustedFolder, load
 from specialists.card import read_card, seal, verify_files
 from specialists.quantizing import MAX_LOSS, pack, quantize_model
 
 from .conftest import save
+from .folders import of_task, with_code
 
 SIZE = 64
 
@@ -99,7 +100,7 @@ def operators(data: bytes) -> list[str]:
 def test_weights_become_integers_and_the_answers_stay(tmp_path: Path, kind: str) -> None:
     folder = make(tmp_path / "largest", kind)
     before = contents(folder)
-    packed = pack(folder, tmp_path / "out", quantize="int8")
+    packed = pack(folder, tmp_path / "out", quantize="int8", trust=True)
     assert packed.accepted, packed.reason
     assert contents(folder) == before, "the original stays as it is"
     (changed,) = packed.models
@@ -146,7 +147,7 @@ assert logging.root.handlers == [], logging.root.handlers
 def test_a_model_with_nothing_to_quantise_is_refused_before_any_code_is_run(tmp_path: Path) -> None:
     ran: list[str] = []
     folder = make(tmp_path / "largest", "none")
-    packed = pack(folder, tmp_path / "out", quantize="int8", before_code=lambda: ran.append("code"))
+    packed = pack(folder, tmp_path / "out", quantize="int8", trust=True, before_code=lambda: ran.append("code"))
     assert not packed.accepted
     assert packed.folder is None
     assert "nothing was quantised: no node of model.onnx" in str(packed.reason)
@@ -156,13 +157,13 @@ def test_a_model_with_nothing_to_quantise_is_refused_before_any_code_is_run(tmp_
 
 def test_cases_that_are_lost_refuse_it_with_figures(tmp_path: Path) -> None:
     folder = make(tmp_path / "largest", cases=[*EASY, CLOSE])
-    packed = pack(folder, tmp_path / "out", quantize="int8")
+    packed = pack(folder, tmp_path / "out", quantize="int8", trust=True)
     assert not packed.accepted
     assert packed.loss == pytest.approx(0.1)
     assert packed.max_loss == MAX_LOSS
     assert "10.00% of 10 cases are lost, and at most 1.00% may be" in str(packed.reason)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["largest"]
-    packed = pack(folder, tmp_path / "out", quantize="int8", max_loss=0.1)
+    packed = pack(folder, tmp_path / "out", quantize="int8", trust=True, max_loss=0.1)
     assert packed.accepted
     assert [each.value for each in read_card(tmp_path / "out").measured] == [len(EASY), pytest.approx(0.1)]
 
@@ -171,7 +172,7 @@ def test_other_cases_can_be_named(tmp_path: Path) -> None:
     folder = make(tmp_path / "largest", cases=[CLOSE])
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps(EASY[0]) + "\n")
-    packed = pack(folder, tmp_path / "out", quantize="int8", cases=rows)
+    packed = pack(folder, tmp_path / "out", quantize="int8", trust=True, cases=rows)
     assert packed.accepted
     assert packed.after is not None
     assert packed.after.n == 1
@@ -179,7 +180,13 @@ def test_other_cases_can_be_named(tmp_path: Path) -> None:
 
 def test_progress_is_told(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    pack(make(tmp_path / "largest"), tmp_path / "out", quantize="int8", progress=lambda *each: told.append(each))
+    pack(
+        make(tmp_path / "largest"),
+        tmp_path / "out",
+        quantize="int8",
+        trust=True,
+        progress=lambda *each: told.append(each),
+    )
     assert told[0] == ("models", 0, 1)
     assert ("cases before", len(EASY), len(EASY)) in told
     assert ("cases after", len(EASY), len(EASY)) in told
@@ -209,7 +216,7 @@ def test_what_cannot_be_packed_is_told_in_one_sentence(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "onnx", None)
         with pytest.raises(MissingRuntime, match=r"package onnx.*brain-specialists\[pack\]"):
-            pack(folder, tmp_path / "out", quantize="int8")
+            pack(folder, tmp_path / "out", quantize="int8", trust=True)
     (folder / "code.py").write_text(CODE + "\n")
     with pytest.raises(ModelRejected, match=r"'code.py' is not the file the card names"):
         pack(folder, tmp_path / "out")
@@ -217,17 +224,46 @@ def test_what_cannot_be_packed_is_told_in_one_sentence(tmp_path: Path, monkeypat
     (folder / "cases.jsonl").unlink()
     seal(folder)
     with pytest.raises(CasesError, match=r"has no cases.jsonl.*--cases"):
-        pack(folder, tmp_path / "out", quantize="int8")
+        pack(folder, tmp_path / "out", quantize="int8", trust=True)
     (folder / "cases.jsonl").write_text(json.dumps(EASY[0]) + "\n")
     (folder / "model.onnx").write_bytes(b"no model")
     seal(folder)
-    with pytest.raises(ModelRejected, match=r"model.onnx cannot be quantised"):
-        pack(folder, tmp_path / "out", quantize="int8")
+    with pytest.raises(ModelRejected, match=r"model.onnx is not a model that can be opened"):
+        pack(folder, tmp_path / "out", quantize="int8", trust=True)
     (folder / "model.onnx").unlink()
     seal(folder)
     with pytest.raises(CardError, match=r"has no .onnx file"):
-        pack(folder, tmp_path / "out", quantize="int8")
+        pack(folder, tmp_path / "out", quantize="int8", trust=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["largest", "there"]
+
+
+def test_no_model_is_opened_and_no_code_is_run_of_a_folder_that_nobody_trusts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded, task = with_code(tmp_path / "doubler"), of_task(tmp_path / "mood")
+    for folder in (coded, task):
+        with pytest.raises(UntrustedFolder, match="trust=True"):
+            pack(folder, tmp_path / "out", quantize="int8")
+        assert pack(folder, tmp_path / f"{folder.name}-copy").accepted
+    assert not (tmp_path / "canary").exists()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["specialists", "pack", "mood", "--quantize", "int8"]) == 2
+    assert "look at it, then pass trust=True (--trust" in capsys.readouterr().err
+    assert cli.main(["specialists", "pack", "mood", "--quantize", "int8", "--trust"]) == 1
+    told = capsys.readouterr()
+    assert "refused: nothing was quantised" in told.out
+    assert "running the Python code" not in told.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_would_not_be_loaded_is_not_opened_to_be_quantised(tmp_path: Path) -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    node = helper.make_node("Anything", ["x"], ["y"], domain="their.own")
+    graph = helper.make_graph([node], "graph", [x], [y])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("their.own", 1)]).SerializeToString()
+    with pytest.raises(ModelRejected, match=r"their\.own"):
+        quantize_model(data)
 
 
 def test_a_precision_that_nobody_knows_is_no_card(tmp_path: Path) -> None:
