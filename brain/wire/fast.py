@@ -120,6 +120,10 @@ class _AiohttpAnswer:
 class _Connector(aiohttp.TCPConnector):
     async def connect(self, req: Any, traces: Any, timeout: Any) -> Any:
         connection = await super().connect(req, traces, timeout)
+        while (protocol := connection.protocol) is not None and protocol.should_close:
+            # Something came while nobody had asked: it would be read as the answer to what is asked now.
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
         if (seen := flight.get()) is not None:
             seen.sent = True  # what comes next is the request
         return connection
