@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         UntrustedFolder,
         WorkerDied,
     )
+    from .isolation import IsolatedModel
     from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
     from .onnx import OnnxModel, set_memory_limit
     from .onnx_step import OnnxStep
@@ -55,6 +56,7 @@ __all__ = [
     "Hooks",
     "InvalidAnswer",
     "InvalidArguments",
+    "IsolatedModel",
     "LadderRung",
     "MissingRuntime",
     "ModelFailed",
@@ -100,6 +102,7 @@ _HOMES = {
             "MissingRuntime ModelFailed ModelRejected Overloaded Quarantined ScaffoldError SpecialistError "
             "UnknownSpecialist UntrustedFolder WorkerDied"
         ),
+        ".isolation": "IsolatedModel",
         ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
         ".onnx": "OnnxModel set_memory_limit",
         ".onnx_step": "OnnxStep",

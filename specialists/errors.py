@@ -5,11 +5,11 @@
     SpecialistError
     ├── UnknownSpecialist         no bundled or installed specialist has this name
     ├── CardError                 a folder without a card, or a card that does not say what it must
-    ├── UntrustedFolder           a folder whose code is not run before somebody trusts it
+    ├── UntrustedFolder           a folder whose code, or unlimited model, is not run before somebody trusts it
     ├── DefinitionError           a function that cannot be a specialist (or a tool): types missing, floor out of range
     ├── InvalidArguments          a call whose arguments do not fit the types
     ├── InvalidAnswer             a function returned what it did not promise: wrong type, NaN
-    ├── ModelRejected             a model file that is missing, empty, unreadable or has another hash
+    ├── ModelRejected             a model file that is missing, has another hash, or holds what is not loaded
     ├── ModelFailed               the model ran and failed, or gave NaN, or was given inputs of a wrong shape
     │   └── WorkerDied            the child process that ran the model died: killed, out of memory, out of time
     ├── Quarantined               an input that two child processes died of; it is not tried a third time
@@ -59,7 +59,7 @@ class CardError(SpecialistError):
 
 
 class UntrustedFolder(SpecialistError):
-    """The folder's Python is not imported before somebody says ``trust=True``."""
+    """The folder's Python is not imported, and its model is not run unlimited, before somebody says ``trust=True``."""
 
 
 class DefinitionError(SpecialistError):
@@ -79,7 +79,7 @@ class InvalidAnswer(SpecialistError):
 
 
 class ModelRejected(SpecialistError):
-    """A model file that is missing, empty, unreadable, or not the one its card names."""
+    """A model file that is missing, unreadable, not the one its card names, or holds what is not loaded."""
 
 
 class ModelFailed(SpecialistError):
