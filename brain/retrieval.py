@@ -202,9 +202,10 @@ def _rarity(total: int, having: int) -> float:
 
 def _plain(text: str) -> Iterator[str]:
     """The words as they are written, in lower case."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    for word in _WORD.findall(text.lower()):
+    if text.isascii():
+        yield from _WORD.findall(text.lower())
+        return
+    for word in _WORD.findall(unicodedata.normalize("NFKC", text).lower()):
         if word.isascii() or not _UNSPACED.search(word) or len(word) == 1:
             yield word
         else:
@@ -214,9 +215,10 @@ def _plain(text: str) -> Iterator[str]:
 def _inner(text: str) -> Iterator[str]:
     """The words inside ``getUserName``, ``K2`` and ``HTTPServer``."""
     for word in _WORD.findall(text):
-        parts = _INNER.split(word)
-        if len(parts) > 1:
-            yield from (part.lower() for part in parts)
+        if not (word.isalpha() and word.islower()):
+            parts = _INNER.split(word)
+            if len(parts) > 1:
+                yield from (part.lower() for part in parts)
 
 
 def _stems(words: Iterable[str]) -> Iterator[str]:
