@@ -285,6 +285,16 @@ class Batcher:
         if stop is not None:
             stop()
 
+    def alone(self, call: Call) -> Batch | None:
+        """A batch of its own for a call that goes on without its neighbours; ``None`` if it was given up meanwhile."""
+        with self._lock:
+            if call.batch is None:
+                return None
+            own = Batch([call])
+            own.start = call.batch.start
+            call.batch = own
+            return own
+
     def enter(self) -> bool:
         """Whether the caller's own thread may run the model now: a place is free and nobody waits. Then :meth:`leave`.
 

@@ -371,9 +371,9 @@ class Specialist(Generic[P, T]):
             waiting = set(asked)
             while True:
                 ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
-                    if not waiting or task.exception() is None:
-                        return await task
+                answered = [task for task in ended if not task.cancelled() and task.exception() is None]
+                if answered or not waiting:
+                    return await (answered or [*ended])[0]
         finally:
             for task in asked:
                 task.cancel()

@@ -126,10 +126,11 @@ class Layout:
     def place(self, arrays: Sequence[NDArray[Any]]) -> tuple[int, int, Any]:
         """Rows, length and shape of a call, as :class:`~specialists.batching.Call` takes them.
 
-        The shape is ``None`` where the call must run by itself.
+        The shape is ``None`` where the call must run by itself; it is as long then as all that goes in, so that what a
+        run takes can be foretold.
         """
         if not self.joinable:
-            return 1, 1, None
+            return self._by_itself(arrays)
         first = arrays[0]
         rows = first.shape[0]
         shape: Any
@@ -137,7 +138,7 @@ class Layout:
             shape = first.shape
             for array in arrays:
                 if array.shape != shape:
-                    return 1, 1, None
+                    return self._by_itself(arrays)
             length = shape[1]
             return (rows, length, length) if rows and length else (1, 1, None)
         if len(arrays) == 1:
@@ -146,14 +147,17 @@ class Layout:
             shape = tuple([array.shape[1:] for array in arrays])
             for array in arrays:
                 if array.shape[0] != rows:
-                    return 1, 1, None
+                    return self._by_itself(arrays)
         for index, axis, other, its in self.equal:
             if arrays[index].shape[axis] != arrays[other].shape[its]:
-                return 1, 1, None
+                return self._by_itself(arrays)
         length = 0
         for index, axis in self.variable:
             length += arrays[index].shape[axis]
         return (rows, length or 1, shape) if rows else (1, 1, None)
+
+    def _by_itself(self, arrays: Sequence[NDArray[Any]]) -> tuple[int, int, None]:
+        return 1, max(1, sum([array.size for array in arrays])), None
 
     def check_outputs(self, values: Sequence[Any], *, finite: bool = True) -> None:
         """Raises :class:`Refused` for an output of another shape than declared, or, if asked, one not ``finite``."""
@@ -161,6 +165,8 @@ class Layout:
 
         for entry, value in zip(self.outputs, values, strict=True):
             if not isinstance(value, np.ndarray):
+                if finite and not _all_finite(value):
+                    raise Refused(f"its output {entry.name!r} is not finite")
                 continue
             if not fits(entry.shape, value.shape):
                 have = list(value.shape)
@@ -191,6 +197,18 @@ class Layout:
         if not fits(entry.shape, array.shape):
             raise Refused(f"input {name!r} must have shape {list(entry.shape)}, not {list(array.shape)}")
         return array
+
+
+def _all_finite(value: Any) -> bool:
+    """Whether a sequence or a map, as some outputs are, holds finite numbers only."""
+    import numpy as np
+
+    if isinstance(value, Mapping):
+        return all(map(_all_finite, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_all_finite, value))
+    array = np.asarray(value)
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
@@ -276,50 +294,128 @@ def is_apart(
     call: Sequence[NDArray[Any]],
     *,
     longer: bool,
-) -> bool:
+) -> bool | None:
     """Whether a call's answer changes when it runs beside another: then the two must not share a run.
 
-    ``run`` gives the outputs for inputs in the graph's order. The other call is made of this one: turned round, or
-    with ``longer`` also repeated, so that this one is filled up.
+    ``run`` gives the outputs for inputs in the graph's order. The other call is made of this one, with other values;
+    with ``longer`` this one is filled up beside it. ``None``: this call does not tell, as one of zeros alone, which
+    is the same filled up or not.
     """
-    other = _longer(layout, call) if longer else [_turned(array) for array in call]
-    both = [call, other]
-    alone = [run(one) for one in both]
-    together = list(join(layout, both).values())
-    values = run(together)
-    rows = sum(len(one[0]) for one in both)
-    if any(value.ndim == 0 or len(value) != rows for value in values):
-        return True
-    parts = split(layout, both, values)
-    names = [entry.name for entry in layout.outputs]
-    return not all(
-        _agree(one[index], part[name])
-        for one, part in zip(alone, parts, strict=True)
-        for index, name in enumerate(names)
-    )
+    other = alone = None
+    for made in _others(call):
+        other = _resized(layout, made, 1) if longer and not _can_shrink(layout, call) else made
+        alone = _lone(run, other)
+        if alone is not None:
+            break
+    if other is None or alone is None:
+        return None
+    ones = [call]
+    if longer:
+        if not _says_something(layout, call):
+            return None
+        ones.append([_negative(array) for array in call])  # zeros among positive numbers alter no maximum
+        if _can_shrink(layout, call):
+            ones = [_resized(layout, one, -1) for one in ones]
+    told = False
+    for one in ones:
+        mine = _lone(run, one)
+        if mine is None:
+            continue
+        told = True
+        both = [one, other]
+        values = run(list(join(layout, both).values()))
+        rows = sum(len(each[0]) for each in both)
+        if any(value.ndim == 0 or len(value) != rows for value in values):
+            return True
+        parts = split(layout, both, values)
+        for answer, part in zip((mine, alone), parts, strict=True):
+            if not all(_agree(answer[index], part[entry.name]) for index, entry in enumerate(layout.outputs)):
+                return True
+    return False if told else None
+
+
+def _lone(
+    run: Callable[[Sequence[NDArray[Any]]], Sequence[NDArray[Any]]], call: Sequence[NDArray[Any]]
+) -> Sequence[NDArray[Any]] | None:
+    """The outputs for a call that was made up; ``None`` where the model has no answer to it."""
+    try:
+        values = run(call)
+    except Exception:  # what a model says of an input that nobody gave it is no failure of anyone's call
+        return None
+    return None if bad_rows([value for value in values if value.ndim]) is not None else values
+
+
+def _others(call: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:
+    """Other values of the same shapes that a model can be expected to take, the most telling first.
+
+    What holds nothing but 0 and 1 may be a mask and is only turned round, unless nothing else is left to change. The
+    other numbers are turned round and halved: a model that looks at the largest number of a whole batch shows it then.
+    """
+    turned = [_turned(array) for array in call]
+    made = [
+        [each if _is_binary(each) else _halved(each) for each in turned],
+        turned,
+        [_flipped(array) if _is_binary(array) else array for array in call],
+    ]
+    return [other for other in made if not all(map(_same, call, other))]
 
 
 def _turned(array: NDArray[Any]) -> NDArray[Any]:
-    """Something else of the same shape that a model can be expected to take."""
     import numpy as np
 
-    turned = np.ascontiguousarray(array[..., ::-1]) if array.ndim > 1 else array[::-1]
-    if array.dtype.kind == "f" and np.array_equal(turned, array):
-        turned = array * array.dtype.type(0.5)
-    return turned
+    return np.ascontiguousarray(array[..., ::-1] if array.ndim > 1 else array[::-1])
 
 
-def _longer(layout: Layout, call: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    """The call, each axis of free length a quarter longer: what follows repeats what came first."""
+def _halved(array: NDArray[Any]) -> NDArray[Any]:
+    return array * array.dtype.type(0.5) if array.dtype.kind == "f" else array // 2
+
+
+def _flipped(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype.kind == "b":
+        return ~array
+    return (1 - array).astype(array.dtype) if array.dtype.kind in "fiu" else array
+
+
+def _negative(array: NDArray[Any]) -> NDArray[Any]:
+    return array if _is_binary(array) or array.dtype.kind not in "fi" else -array
+
+
+def _is_binary(array: NDArray[Any]) -> bool:
+    return array.dtype.kind not in "fiu" or bool(((array == 0) | (array == 1)).all())
+
+
+def _same(one: NDArray[Any], other: NDArray[Any]) -> bool:
     import numpy as np
 
-    free = {*layout.variable, *((index, axis) for index, axis, _, _ in layout.equal)}
+    return np.array_equal(one, other)
+
+
+def _free(layout: Layout) -> set[tuple[int, int]]:
+    return {*layout.variable, *((index, axis) for index, axis, _, _ in layout.equal)}
+
+
+def _says_something(layout: Layout, call: Sequence[NDArray[Any]]) -> bool:
+    """Whether what is filled up with zeros differs from what the call holds."""
+    arrays = [call[index] for index in {index for index, _ in _free(layout)}]
+    numbers = [array for array in arrays if not _is_binary(array)] or arrays
+    return any(array.any() for array in numbers)
+
+
+def _can_shrink(layout: Layout, call: Sequence[NDArray[Any]]) -> bool:
+    return all(call[index].shape[axis] > 1 for index, axis in _free(layout))
+
+
+def _resized(layout: Layout, call: Sequence[NDArray[Any]], sign: int) -> list[NDArray[Any]]:
+    """The call, each axis of free length a quarter longer or shorter: what follows repeats what came first."""
+    import numpy as np
+
+    free = _free(layout)
     found = []
     for index, array in enumerate(call):
         for axis in range(1, array.ndim):
             if (index, axis) in free:
                 size = array.shape[axis]
-                array = np.take(array, range(size + 1 + size // 4), axis=axis, mode="wrap")
+                array = np.take(array, range(size + sign * max(1, size // 4)), axis=axis, mode="wrap")
         found.append(array)
     return found
 

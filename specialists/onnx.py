@@ -16,15 +16,16 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import workers
 from .batching import Batch, Batcher, Call, Sizes, Statistics, current_caller
-from .errors import DeadlinePassed, ModelFailed, ModelRejected, SpecialistError
+from .errors import DeadlinePassed, ModelFailed, ModelRejected, Overloaded, SpecialistError
 from .graph_check import check_graph
 from .joining import Layout, Refused, bad_rows, is_apart, join, measure, split
 from .loops import current_deadline, run_in_thread, stopping
@@ -53,6 +54,9 @@ __all__ = ["OnnxModel", "loaded_bytes", "require_runtime", "set_memory_limit", "
 BULK = 256
 """Items of one bulk call that wait in the queue at a time."""
 
+UNTOLD = 8
+"""Calls that may say nothing of whether calls can share runs, before it is taken that they cannot."""
+
 
 class OnnxModel:
     """A model file, opened at its first run and shared by all callers, threads and event loops.
@@ -64,7 +68,8 @@ class OnnxModel:
         providers: ONNX Runtime execution providers; default CUDA if it is there, then CPU.
         queue_limit: Calls that may wait; a further one is refused with :class:`Overloaded`.
         batch: Whether calls may share a run. ``None``: it is tried on the first calls that meet, and they share runs
-            only if their answers stay the same. ``False``: never.
+            only if their answers stay the same. ``True``: it is tried also for a model with loops, where all calls
+            of a run then wait for the one that takes the most turns. ``False``: never.
 
     Raises, at the first run: :class:`MissingRuntime`, :class:`ModelRejected`; at any run: :class:`ModelFailed`,
     :class:`Overloaded`, :class:`DeadlinePassed`.
@@ -139,7 +144,7 @@ class OnnxModel:
         done = loop.create_future()
         found: list[Any] = [None] * len(items)
         calls: dict[Call, int] = {}
-        following = iter(range(len(items)))
+        following: Iterator[int] = iter(range(len(items)))
 
         def answered(call: Call) -> None:
             index = calls.pop(call)
@@ -150,12 +155,18 @@ class OnnxModel:
             feed(1)
 
         def feed(count: int) -> None:
+            nonlocal following
             while count and (index := next(following, None)) is not None:
                 try:
+                    if not isinstance(items[index], Mapping):
+                        raise ModelFailed(f"{service.name}: inputs are arrays by name, not {items[index]!r:.80}")
                     call = service.call(items[index], None, loop)
                     call.deliver = answered
                     service.batcher.put(call)
                 except SpecialistError as error:
+                    if isinstance(error, Overloaded) and calls:
+                        following = chain([index], following)  # there is room when one of the others is answered
+                        break
                     error.args = (f"item {index}: {error}", *error.args[1:])
                     found[index] = error
                 else:
@@ -280,8 +291,11 @@ class _Service:
         self.batcher.sizes = Sizes(joined=False)
         self.last_used = 0.0
         self.held: Session | None = None
+        self._batch = batch
         self._tried = batch is False
+        self._untold = 0
         self._opening = threading.Lock()
+        self._asking = threading.Lock()
         self._opener: Future[None] | None = None
         self._seen: Call | None = None
 
@@ -302,7 +316,7 @@ class _Service:
     async def opened(self) -> _Service:
         """This service with its model open. However many callers come first, one thread opens it, and they wait."""
         if self.layout is None:
-            with self._opening:
+            with self._asking:  # not the lock that is held while the model is opened: this is an event loop's thread
                 opener = self._opener
                 mine = opener is None or opener.done()
                 if opener is None or mine:
@@ -319,7 +333,8 @@ class _Service:
                     else:
                         opener.set_result(None)
 
-                workers.submit(job, long=True)
+                # A thread of its own: what runs, or never ends, on the workers keeps no other model from opening.
+                threading.Thread(target=job, name="specialists-opening", daemon=True).start()
             await asyncio.shield(asyncio.wrap_future(opener))  # a caller that leaves does not stop the opening
         return self
 
@@ -341,13 +356,19 @@ class _Service:
         calls = batch.calls
         self.last_used = time.monotonic()
         if len(calls) > 1:
-            self._run_joined(session, batch)
-            if batch.stopped or all(call.error is None for call in calls):
-                return
-            calls = [call for call in calls if call.error is not None]
-        for call in calls:  # one call, or those that failed together: each by itself, so that only the bad one fails
-            call.error = None
-            self._run_one(session, call, batch)
+            if self._may_share(calls):
+                self._run_joined(session, batch)
+                if batch.stopped or all(call.error is None for call in calls):
+                    return
+                calls = [call for call in calls if call.error is not None]
+            for call in calls:  # each by itself, so that only the bad one fails, and is stopped when its time is over
+                own = self.batcher.alone(call)
+                if own is not None:
+                    call.error = None
+                    self._run_one(session, call, own)
+                    batch.beside += own.beside
+        else:
+            self._run_one(session, calls[0], batch)
         if not self._tried and self.batcher.waiting and calls[-1].error is None:
             cpu = time.thread_time()
             self.try_batches(session, calls[-1])
@@ -371,6 +392,8 @@ class _Service:
         if self._tried or call.shape is None:
             return
         self._tried = True
+        if not session.by_rows or not (session.steady or self._batch):
+            return
         layout = session.layout
         options = require_runtime().RunOptions()
 
@@ -385,16 +408,19 @@ class _Service:
             session.native.run(session.output_names, feeds, options)
             return clock() - start
 
-        joined = padded = False
-        try:
-            joined = not is_apart(outputs, layout, call.arguments, longer=False)
-        except Exception:  # what a model says of an input that nobody gave it is no failure of anyone's call
-            joined = False
-        if joined and layout.variable:
+        def apart(longer: bool) -> bool | None:
             try:
-                padded = not is_apart(outputs, layout, call.arguments, longer=True)
-            except Exception:
-                padded = False
+                return is_apart(outputs, layout, call.arguments, longer=longer)
+            except Exception:  # what a model says of an input that nobody gave it is no failure of anyone's call
+                return True
+
+        together = apart(longer=False)
+        filled = apart(longer=True) if together is False and layout.variable else True
+        if (together is None or filled is None) and self._untold < UNTOLD:
+            self._untold += 1
+            self._tried = False  # another call may tell
+            return
+        joined, padded = together is False, filled is False
         sizes = Sizes(joined=joined, padded=padded)
         if joined:
             try:
@@ -402,7 +428,14 @@ class _Service:
                 sizes = Sizes(joined, padded, run_cells, max_cells)
             except Exception:
                 sizes = Sizes(joined=False)
-        self.batcher.sizes = sizes
+        with self._opening:
+            if session.digest == self.sha256:  # else it was swapped for another meanwhile
+                self.batcher.sizes = sizes
+
+    def _may_share(self, calls: Sequence[Call]) -> bool:
+        """Whether these calls may share a run still: the model may have been swapped since they were put together."""
+        sizes = self.batcher.sizes
+        return sizes.joined and (sizes.padded or len({call.shape for call in calls}) == 1)
 
     def swap(self, path: Path, sha256: str | None) -> None:
         session = self._open(path, sha256)
@@ -420,7 +453,7 @@ class _Service:
             self.path, self.name, self.sha256 = path, path.name, session.digest
             self.batcher.name = path.name
             if session.digest != (self.held.digest if self.held else None):
-                self._tried = self.batcher.sizes.joined is False and self._tried
+                self._tried, self._untold = self._batch is False, 0
                 self.batcher.sizes = Sizes(joined=False)
             self._adopt(session)
 
@@ -429,7 +462,7 @@ class _Service:
         data = read_model(path, sha256=sha256)
         check_graph(data, name=repr(str(path)))
         digest = hashlib.sha256(data).hexdigest()
-        make_room(self, memory_of(data), repr(str(path)))
+        make_room(self, memory_of(data), repr(str(path)), digest)
         return open_session(data, digest, name=repr(str(path)), threads=self.threads, providers=self.providers)
 
     def _adopt(self, session: Session) -> None:
@@ -444,7 +477,7 @@ class _Service:
         try:
             values = self._native(session, dict(zip(layout.names, call.arguments, strict=True)), batch)
             self._check(layout, values)
-        except ModelFailed as error:
+        except (ModelFailed, DeadlinePassed) as error:
             call.error = error
             return
         call.result = dict(zip(session.output_names, values, strict=True))

@@ -44,6 +44,9 @@ EMPTY_SESSION = 1 << 20
 _LOOPS = (b"\x22\x04Loop", b"\x22\x04Scan", b"\x22\x0bSequenceMap")
 """How operators that may run any number of times are written in a file. Bytes that only look so do no harm."""
 
+_WHOLE = b"DynamicQuantize"
+"""In the names of operators whose result for one row depends on the largest number of all rows."""
+
 _threads_per_run = 1
 
 
@@ -64,11 +67,20 @@ class Session:
     """An open model. ``native`` is ONNX Runtime's session, which any number of threads may run."""
 
     def __init__(
-        self, native: onnxruntime.InferenceSession, *, digest: str, threads: int, memory: int, steady: bool
+        self,
+        native: onnxruntime.InferenceSession,
+        *,
+        digest: str,
+        threads: int,
+        memory: int,
+        steady: bool,
+        by_rows: bool,
     ) -> None:
         self.native = native
         self.steady = steady
         """Whether a run's time depends on the shapes of its inputs alone."""
+        self.by_rows = by_rows
+        """``False`` where an operator looks at all rows together: their calls never share a run."""
         self.digest = digest
         self.threads = threads
         self.memory = memory
@@ -111,7 +123,12 @@ def open_session(
         why = str(error).partition("\n")[0] or type(error).__name__
         raise ModelRejected(f"{name} is not a model that ONNX Runtime {runtime.__version__} can open: {why}") from None
     session = Session(
-        native, digest=digest, threads=count, memory=memory_of(data), steady=not any(sign in data for sign in _LOOPS)
+        native,
+        digest=digest,
+        threads=count,
+        memory=memory_of(data),
+        steady=not any(sign in data for sign in _LOOPS),
+        by_rows=_WHOLE not in data,
     )
     with _sharing:
         return _open.setdefault(key, session)
@@ -189,9 +206,10 @@ def loaded_bytes() -> int:
     return sum(session.memory for session in {holder.held for holder in list(_holders)} - {None} if session)
 
 
-def make_room(holder: Holder, memory: int, name: str) -> None:
+def make_room(holder: Holder, memory: int, name: str, digest: str = "") -> None:
     """Before ``holder`` opens a model of ``memory`` bytes: let go what was not used for the longest time.
 
+    Where a model of this ``digest`` is loaded already, it is shared, and takes no more room.
     Raises :class:`ModelRejected` when the model alone is above the limit.
     """
     limit = _memory_limit or _half_of_memory()
@@ -202,7 +220,8 @@ def make_room(holder: Holder, memory: int, name: str) -> None:
         )
     with _room:
         _holders.add(holder)
-        _evict(limit - memory, holder)
+        if not any(session.digest == digest for each in list(_holders) if (session := each.held) is not None):
+            _evict(limit - memory, holder)
 
 
 def _evict(limit: int, spared: Holder | None) -> None:
