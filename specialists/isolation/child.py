@@ -44,6 +44,7 @@ def main() -> None:
     except ImportError as error:
         _write(sink, {"failed": f"the runtime cannot be imported: {error}"})
         return
+    _give_up_capabilities()  # not before: root may need them to read its own libraries
     waiting: queue.SimpleQueue[tuple[dict[str, Any], bytearray]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(source, waiting), daemon=True).start()
     if not _limit_memory(settings["memory"] + len(body)):
@@ -163,11 +164,17 @@ def _leave_network() -> bool:
         # Root without that right would lose others with a user namespace that it may need to read its own libraries.
         if os.geteuid() == 0 or library.unshare(NEW_USER | NEW_NETWORK) != 0:
             return False
-        header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        library.capset(header, nothing)  # inside that namespace it would have every right
+        _give_up_capabilities()  # inside that namespace it would have every right
     except (OSError, AttributeError):
         return False
     return True
+
+
+def _give_up_capabilities() -> None:
+    """What makes root more than a user; the threads that are started from here on have none either."""
+    header, nothing = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).capset(header, nothing)
 
 
 def _text(error: BaseException) -> str:

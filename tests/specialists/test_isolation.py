@@ -394,7 +394,9 @@ def test_nothing_of_the_parent_is_handed_on(
         assert limits["Max core file size"] == ["0", "0"]
         assert int(limits["Max address space"][0]) < 3 * 2**30
         assert limits["Max cpu time"][0] != "unlimited"
-        assert "NoNewPrivs:\t1" in place.joinpath("status").read_text()
+        status = place.joinpath("status").read_text()
+        assert "NoNewPrivs:\t1" in status
+        assert f"CapEff:\t{0:016x}" in status
 
 
 def test_a_child_has_no_network_where_the_kernel_lets_it_leave(double: Path, opened: Open) -> None:
