@@ -301,14 +301,14 @@ def is_apart(
     with ``longer`` this one is filled up beside it. ``None``: this call does not tell, as one of zeros alone, which
     is the same filled up or not.
     """
-    other = alone = None
+    others = []
     for made in _others(call):
         other = _resized(layout, made, 1) if longer and not _can_shrink(layout, call) else made
         alone = _lone(run, other)
         if alone is not None:
-            break
-    if other is None or alone is None:
-        return None
+            others.append((other, alone))
+            if not all(map(_is_binary, call)):
+                break
     ones = [call]
     if longer:
         if not _says_something(layout, call):
@@ -321,16 +321,17 @@ def is_apart(
         mine = _lone(run, one)
         if mine is None:
             continue
-        told = True
-        both = [one, other]
-        values = run(list(join(layout, both).values()))
-        rows = sum(len(each[0]) for each in both)
-        if any(value.ndim == 0 or len(value) != rows for value in values):
-            return True
-        parts = split(layout, both, values)
-        for answer, part in zip((mine, alone), parts, strict=True):
-            if not all(_agree(answer[index], part[entry.name]) for index, entry in enumerate(layout.outputs)):
+        for other, alone in others:
+            told = True
+            both = [one, other]
+            values = run(list(join(layout, both).values()))
+            rows = sum(len(each[0]) for each in both)
+            if any(value.ndim == 0 or len(value) != rows for value in values):
                 return True
+            parts = split(layout, both, values)
+            for answer, part in zip((mine, alone), parts, strict=True):
+                if not all(_agree(answer[index], part[entry.name]) for index, entry in enumerate(layout.outputs)):
+                    return True
     return False if told else None
 
 
@@ -348,15 +349,16 @@ def _lone(
 def _others(call: Sequence[NDArray[Any]]) -> list[list[NDArray[Any]]]:
     """Other values of the same shapes that a model can be expected to take, the most telling first.
 
-    What holds nothing but 0 and 1 may be a mask and is only turned round, unless nothing else is left to change. The
-    other numbers are turned round and halved: a model that looks at the largest number of a whole batch shows it then.
+    What holds nothing but 0 and 1 may be a mask and is only turned round. The other numbers are also halved: a model
+    that looks at the largest number of a whole batch shows it then. Where there are no others, one array is changed at
+    a time, and each has something to tell.
     """
     turned = [_turned(array) for array in call]
-    made = [
-        [each if _is_binary(each) else _halved(each) for each in turned],
-        turned,
-        [_flipped(array) if _is_binary(array) else array for array in call],
-    ]
+    if all(map(_is_binary, call)):
+        made = [[_flipped(each) if each is array else each for each in call] for array in call]
+        made.append([_halved(each) if each.dtype.kind == "f" else each for each in call])
+    else:
+        made = [[each if _is_binary(each) else _halved(each) for each in turned], turned]
     return [other for other in made if not all(map(_same, call, other))]
 
 
@@ -367,7 +369,7 @@ def _turned(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _halved(array: NDArray[Any]) -> NDArray[Any]:
-    return array * array.dtype.type(0.5) if array.dtype.kind == "f" else array // 2
+    return array * array.dtype.type(0.5) if array.dtype.kind == "f" else array - array // 2
 
 
 def _flipped(array: NDArray[Any]) -> NDArray[Any]:
