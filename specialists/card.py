@@ -38,8 +38,10 @@ CARD = "specialist.toml"
 NOT_LISTED = {CARD, "certificate.json", "README.md"}
 """The card cannot hold its own hash; the certificate names the digest of the rest; the README is prose."""
 
-MOST_BYTES = 1024**2
+MOST_BYTES = 256 * 1024
 """A card is a page, not a book."""
+MOST_DOTS = 200
+"""In one line. Reading a key of many parts takes the square of their number, so a short card could take minutes."""
 MOST_SOURCE_BYTES = 16 * 1024**2
 _NO_NAME = "is no name for a file on every system (it has a backslash, a colon or '..')"
 
@@ -140,6 +142,8 @@ def read_card(folder: Path) -> Card:
         text = read_plain(CARD, within=folder, limit=MOST_BYTES)
     except FileProblem as problem:
         raise CardError(f"{path} {problem}") from None
+    if any(line.count(b".") > MOST_DOTS for line in text.splitlines()):
+        raise CardError(f"{path} has a line with more than {MOST_DOTS} dots; break it into several")
     try:
         data: dict[str, Any] = tomllib.loads(text.decode("utf-8"))
         return Card.model_validate(data)
