@@ -52,8 +52,11 @@ class CpuMeter:
     def high(self) -> float:
         """The most that can have been spent: a thread that was left behind may have computed all the time."""
         with self._lock:
+            if not self._open:
+                return self._high
+            begun = list(self._open.values())  # in one step: other threads begin theirs meanwhile
             now = time.perf_counter()
-            return self._high + sum(now - start for start in self._open.values())
+            return self._high + sum([now - start for start in begun])
 
     def add(self, low: float, high: float | None = None) -> None:
         """Add ``low`` to ``high`` CPU seconds; without ``high`` the figure is exact."""
@@ -69,7 +72,7 @@ class CpuMeter:
         span = object()
         began = time.perf_counter()
         for meter in mine:
-            meter._begin(span, began)
+            meter._open[span] = began
         start = time.thread_time()
         try:
             yield
@@ -85,15 +88,11 @@ class CpuMeter:
             yield meter
             meter = meter._around
 
-    def _begin(self, span: object, now: float) -> None:
-        with self._lock:
-            self._open[span] = now
-
     def _end(self, span: object, spent: float) -> None:
         with self._lock:
-            del self._open[span]
             self._low += spent
             self._high += spent
+            del self._open[span]
 
     def _add(self, low: float, high: float) -> None:
         with self._lock:
@@ -121,7 +120,7 @@ class metered:
             running.extend(mine)
             began = clock()
             for meter in mine:
-                meter._begin(self, began)
+                meter._open[self] = began
             start = cpu()
             try:
                 item = steps.send(send) if throw is None else steps.throw(throw)

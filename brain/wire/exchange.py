@@ -129,16 +129,20 @@ class Exchange:
         except BaseException:
             # Cancelled, or the caller's on_text raised: the request is given up, and what it cost stays on the bill.
             end = _End("cancelled", reason="The caller gave the request up.")
-            self.on_attempt(self._attempt(end, seen, started, self._usage(end, seen)))
+            self.on_attempt(self._attempt(end, seen, started, self._usage(end, seen), None))
             raise
         finally:
             flight.reset(token)
         if handed and end.outcome != "ok":
             end.retryable = False  # half an answer has been shown; a second one would contradict it
         usage = self._usage(end, seen)
-        attempt = self._attempt(end, seen, started, usage)
+        done = end.completion
+        answered = None if done is None or done.model is None else _clean(done.model)
+        attempt = self._attempt(end, seen, started, usage, answered)
         self.on_attempt(attempt)
-        return Try(attempt, self._response(end, usage), self._error(end), end.retryable, end.retry_after)
+        if done is not None:
+            return Try(attempt, ModelResponse(done.text, done.tool_calls, done.finish_reason, answered, usage))
+        return Try(attempt, None, self._error(end), end.retryable, end.retry_after)
 
     async def _bounded(self, seen: Flight, started: float, handed: list[bool]) -> _End:
         until = started + self.timeout if self.deadline is None else min(started + self.timeout, self.deadline)
@@ -345,7 +349,7 @@ class Exchange:
             return TokenUsage()
         return self._worst()
 
-    def _attempt(self, end: _End, seen: Flight, started: float, usage: TokenUsage) -> WireAttempt:
+    def _attempt(self, end: _End, seen: Flight, started: float, usage: TokenUsage, answered: str | None) -> WireAttempt:
         if not seen.sent or (seen.status is not None and seen.status >= 300):
             # Nothing left, or the endpoint refused: no provider we know of bills an error status.
             cost = Cost.exact(0)
@@ -362,19 +366,13 @@ class Exchange:
             cost=cost,
             usage=usage,
             status=seen.status,
-            answered_model=_answered(end),
+            answered_model=answered,
             reason=end.reason,
         )
         logger.info(
             "%s at %s: %s (HTTP %s, %.3f s)", self.model, attempt.endpoint, end.outcome, seen.status, attempt.seconds
         )
         return attempt
-
-    def _response(self, end: _End, usage: TokenUsage) -> ModelResponse | None:
-        done = end.completion
-        if done is None:
-            return None
-        return ModelResponse(done.text, done.tool_calls, done.finish_reason, _answered(end), usage)
 
     def _error(self, end: _End) -> BrainError | None:
         if end.error is None:
@@ -383,11 +381,6 @@ class Exchange:
         if end.error is RateLimited:
             return RateLimited(message, retry_after=end.retry_after)
         return end.error(message)
-
-
-def _answered(end: _End) -> str | None:
-    name = end.completion.model if end.completion is not None else None
-    return None if name is None else redact(_clean(name))
 
 
 def _error_text(content: bytes) -> tuple[str, str]:
@@ -408,6 +401,8 @@ def _error_text(content: bytes) -> tuple[str, str]:
 def _clean(text: str, limit: int = 300) -> str:
     """One short line: an endpoint's text goes into messages, logs and terminals."""
     hidden = redact(text)
+    if len(hidden) <= limit and hidden.isascii() and hidden.isprintable() and " " not in hidden:
+        return hidden
     line = " ".join("".join(char if char.isprintable() else " " for char in hidden[: 4 * limit]).split())
     line = line.encode("utf-8", "replace").decode("utf-8")
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -74,7 +74,7 @@ class GuardedClient(httpx2.AsyncClient):
         self._endpoint = endpoint
         self._sender = sender
         self._checked: tuple[str, httpx2.URL] | None = None
-        self._headers: tuple[Any, httpx2.Headers] | None = None
+        self._written: tuple[Any, httpx2.Headers] | None = None
 
     def build_request(
         self, method: str, url: httpx2.URL | str, *, content: Any = None, headers: Any = None, **more: Any
@@ -86,9 +86,9 @@ class GuardedClient(httpx2.AsyncClient):
         if known is None or known[0] != url:
             known = self._checked = (str(url), self._check(httpx2.URL(url)))
         # From one request to the next the headers are the same; with their encoding said, none is decoded to find it.
-        same = self._headers
+        same = self._written
         if same is None or same[0] != headers:
-            same = self._headers = (headers, httpx2.Headers(headers, encoding="ascii"))
+            same = self._written = (headers, httpx2.Headers(headers, encoding="ascii"))
         request = httpx2.Request(method, known[1], headers=same[1], stream=httpx2.ByteStream(content or b""))
         request.headers.encoding = "ascii"
         request.extensions = {"body": content or b"", "headers": same[1]}
