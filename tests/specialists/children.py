@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -40,6 +43,22 @@ def answer_instead(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
         monkeypatch,
         f"def serve(session, sink, waiting):\n    child.sink = sink\n    waiting.get()\n    {code}\n    time.sleep(60)",
     )
+
+
+@contextmanager
+def may_take(model: IsolatedModel, seconds: float) -> Iterator[None]:
+    """Runs that are made within may take this long; others take the time they need, however busy the machine is."""
+    keeper = model._kept()
+    before = keeper._limits
+    keeper._limits = replace(before, timeout=seconds)
+    yield
+    keeper._limits = before
+
+
+async def running(model: IsolatedModel) -> None:
+    """Until the child has something to do."""
+    while model._kept()._current is None:  # noqa: ASYNC110 - it is another thread that says so
+        await asyncio.sleep(0.001)
 
 
 def gone(pid: int | None) -> bool:
