@@ -261,8 +261,11 @@ class OpenAIModel:
     async def _client(self, own: _Process) -> Any:
         # The first import of these takes the better part of a second, in which a server should go on serving.
         kind = self._transport
-        if kind == "auto":
-            kind = default_transport()
+        if kind == "auto" and (kind := default_transport()) == "aiohttp":
+            try:
+                await asyncio.to_thread(importlib.import_module, "brain.wire.fast")
+            except ImportError:  # installed for something else, and too old
+                kind = "httpx"
         needed = ["brain.wire.transport", "openai", "brain.wire.exchange"]
         needed.append("brain.wire.fast" if kind == "aiohttp" else "brain.wire.pooled")
         try:
@@ -281,7 +284,7 @@ class OpenAIModel:
                     own.clients[id(loop)] = (loop, found)
                 return found
         extra = "'brain-specialists[fast]'" if missing == "aiohttp" else "brain-specialists"
-        raise MissingRuntime(f"The package {missing} is not installed; run: pip install {extra}")
+        raise MissingRuntime(f"The package {missing} is not installed or too old; run: pip install {extra}")
 
     def _new_client(self, transport: Any, openai: Any, kind: str) -> Any:
         redact_logs()

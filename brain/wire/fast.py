@@ -28,6 +28,11 @@ from .pooled import checked_addresses
 
 __all__ = ["AiohttpSender"]
 
+if tuple(int(part) for part in aiohttp.__version__.split(".")[:2]) < (3, 12):
+    raise ImportError(
+        "aiohttp 3.12 or newer is needed, where a socket can be checked before it connects", name="aiohttp"
+    )
+
 LARGE_BYTES = 1024 * 1024
 """A longer body is sent in pieces; aiohttp would complain of it in one."""
 

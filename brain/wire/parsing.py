@@ -143,6 +143,8 @@ class StreamReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._searched = 0
+        """How much of the buffer holds no line end for certain."""
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._total = 0
@@ -172,16 +174,18 @@ class StreamReader:
         self._buffer += raw
         pieces: list[str] = []
         start = 0
+        search = self._searched
         while not self.done:
-            end = self._buffer.find(b"\n", start)
+            end = self._buffer.find(b"\n", search)
             if end < 0:
                 break
             line = bytes(self._buffer[start:end]).rstrip(b"\r")
-            start = end + 1
+            start = search = end + 1
             piece = self._line(line)
             if piece:
                 pieces.append(piece)
         del self._buffer[:start]
+        self._searched = len(self._buffer)
         if len(self._buffer) > MAX_BODY_BYTES:
             raise WireError(f"a line of the stream is longer than {MAX_BODY_BYTES:,} bytes")
         return pieces
