@@ -35,6 +35,9 @@ __all__ = ["Item", "Lanes", "RecursiveModel", "StepResult"]
 
 logger = logging.getLogger("specialists")
 
+FEW = 2
+"""So many items in a lane step together in any case."""
+
 
 class RecursiveModel(Protocol):
     """A model that is applied to its own state, step by step. All arrays have one row per item along axis 0.
@@ -115,6 +118,7 @@ class Lanes:
     def __init__(self, model: RecursiveModel, slots: int | None, count: int | None) -> None:
         self.model = model
         self.slots = slots
+        self.told = slots is not None
         self.threads = 1
         self.lock = threading.Lock()
         self.drained = threading.Condition(self.lock)
@@ -337,8 +341,12 @@ class _Lane:
         """How many items may come in now."""
         if self._queue.alone:
             return 0 if self.live else 1
-        free = (self._all.slots or 1) - len(self._owners) + len(self._holes) + gone
-        return min(free, self._queue.share() - self.live)
+        share, most = self._queue.share(), self._all.slots or 1
+        if not self._all.told:
+            # With all in one batch those who need many steps would wait for everybody at each. So while there is no
+            # crowd, half of them step and half wait: that is as fast, and nobody waits as long.
+            most = min(most, max(FEW, share // 2))
+        return min(most - len(self._owners) + len(self._holes) + gone, share - self.live)
 
     def _surplus(self) -> list[Item]:  # locked
         """Items that a lane with nothing to do could take from this one."""

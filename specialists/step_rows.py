@@ -210,7 +210,7 @@ def unfinite(arrays: Iterable[Array], count: int) -> NDArray[np.bool_] | None:
 
     bad: NDArray[np.bool_] | None = None
     for array in arrays:
-        if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        if array.dtype.kind == "f" and np.count_nonzero(finite := np.isfinite(array)) != array.size:
             rows = np.asarray(~finite.reshape(count, -1).all(1))
             bad = rows if bad is None else np.asarray(bad | rows)
     return bad

@@ -126,6 +126,17 @@ async def test_full_batches_need_as_few_runs_as_can_be() -> None:
     assert sum(map(len, model.batches)) == 4 * 32
 
 
+async def test_while_there_is_no_crowd_half_of_the_items_step_and_half_wait() -> None:
+    model = Countdown()
+    scheduler = StepScheduler(model, max_steps=100, lanes=1)
+    scheduler._lanes.slots = 8  # as if measured
+    await all_at_once(scheduler, model, [(item, 4) for item in range(10)])
+    assert max(map(len, model.batches)) == 5
+    model.batches.clear()
+    await all_at_once(scheduler, model, [(item, 4) for item in range(40)])
+    assert max(map(len, model.batches)) == 8
+
+
 async def test_few_items_are_spread_over_the_lanes() -> None:
     model = Countdown(sleep=0.001)
     scheduler = StepScheduler(model, max_steps=400, slots=8, lanes=2)
