@@ -53,9 +53,7 @@ class Gate:
         self._open.set()
 
     async def reached(self, runs: int = 1) -> None:
-        async with asyncio.timeout(GUARD):
-            while self.entered < runs:  # noqa: ASYNC110 - a thread counts
-                await asyncio.sleep(0.001)
+        await until(lambda: self.entered >= runs)
 
 
 class Hand:
@@ -136,8 +134,13 @@ async def ask(batcher: Batcher, arguments: Any, length: int = 1, **fields: Any) 
         raise
 
 
+async def until(holds: Callable[[], object]) -> None:
+    """Wait for something that happens in another thread."""
+    async with asyncio.timeout(GUARD):
+        while not holds():  # noqa: ASYNC110 - another thread makes it so
+            await asyncio.sleep(0.001)
+
+
 async def settled(batcher: Batcher) -> None:
     """Until the workers have found that nothing is left."""
-    async with asyncio.timeout(GUARD):
-        while batcher._workers:  # noqa: ASYNC110 - a thread counts
-            await asyncio.sleep(0.001)
+    await until(lambda: not batcher._workers)
