@@ -27,6 +27,7 @@ from .evaluation import Correct, Evaluation, Row, check_row, evaluate, read_rows
 from .graph_check import check_graph
 from .loops import run_sync
 from .registry import Found, find
+from .runtime import import_runtime
 
 __all__ = ["CASES", "FORMAT", "MAX_LOSS", "Packed", "Quantized", "pack", "quantize_model"]
 
@@ -258,7 +259,8 @@ def _quiet() -> Iterator[None]:
 def _packages() -> tuple[Any, Any]:
     try:
         import onnx
-        import onnxruntime
+
+        onnxruntime = import_runtime()
     except ImportError as error:
         extra = "cpu" if error.name == "onnxruntime" else "pack"
         raise MissingRuntime(
