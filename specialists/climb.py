@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -110,15 +111,15 @@ async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> 
         return ended("timeout", "no time was left for it")
     attempt = None
     begun = False
-    limit = asyncio.timeout(remaining)
+    limit = None if remaining is None else asyncio.timeout(remaining)
     try:
-        async with limit:
+        async with limit or _no_limit:
             attempt = await hooks.before(decision.rung, question)
             if attempt is None:
                 begun = True
                 attempt = await rung(question)
     except BaseException as error:
-        if isinstance(error, TimeoutError) and limit.expired():
+        if isinstance(error, TimeoutError) and limit is not None and limit.expired():
             return ended("timeout", "the time for the whole call was over")
         if begun:  # what was reserved for it is settled, whatever ended it
             cancelled = isinstance(error, asyncio.CancelledError)
@@ -127,4 +128,7 @@ async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> 
             )
         raise
     # An attempt counts for the rung that was asked, whatever name it brings: else the climb might never end.
-    return hooks.after(replace(attempt, rung=decision.rung))
+    return hooks.after(attempt if attempt.rung == decision.rung else replace(attempt, rung=decision.rung))
+
+
+_no_limit: nullcontext[None] = nullcontext()
