@@ -124,10 +124,7 @@ class Lanes:
         self.drained = threading.Condition(self.lock)
         self.unfinished = 0
         self.measuring = False
-        self.busy_seconds = 0.0
-        self.left = 0
         self.cpu_ns = 0
-        self.runs = 0
         self._count = count
         # How many lanes there may be is known when the first one has opened the model.
         self.shared = _Queue(self, count or 1, alone=False)
@@ -137,6 +134,11 @@ class Lanes:
     def waiting(self) -> int:
         """Items that wait for a slot."""
         return self.shared.count + self.wide.count
+
+    @property
+    def every(self) -> list[_Lane]:
+        """The lanes of both queues."""
+        return [*self.shared.lanes, *self.wide.lanes]
 
     def put(self, item: Item) -> None:  # locked
         """Let an item come in as soon as there is room."""
@@ -259,12 +261,16 @@ class _Queue:
 class _Lane:
     """A batch that steps. Its rows are touched by its own job alone; ``idle`` and ``live`` with the lock held.
 
-    ``live``: items in it, or on their way in, whose callers still wait.
+    ``live``: items in it, or on their way in, whose callers still wait. ``runs`` of the model, items that ``left``, and
+    ``busy_seconds`` spent in steps are counted.
     """
 
     def __init__(self, all_lanes: Lanes, queue: _Queue) -> None:
         self.idle = True
         self.live = 0
+        self.runs = 0
+        self.left = 0
+        self.busy_seconds = 0.0
         self._all = all_lanes
         self._model = all_lanes.model
         self._queue = queue
@@ -292,14 +298,17 @@ class _Lane:
             self._mark_ns = time.thread_time_ns()
             try:
                 more = next(self._rounds)
-            except Exception as error:
+            except BaseException as error:  # a lane that died would leave its callers waiting for ever
                 logger.exception("%r: a step could not be scheduled", self._model)
                 lost, self._items, self._owners, self._holes = self._items, {}, [], []
                 self._kept, self._rounds, more = None, self._run(), True
                 self._all.deliver([(item, self._failure(error)) for item in lost])
             self._spent_ns += time.thread_time_ns() - self._mark_ns
             if not more:
-                return
+                with self._all.lock:
+                    if not self._queue.count:
+                        self.idle = True  # from here on another worker may have the lane
+                        return
             if workers.others_wait():
                 workers.submit(self.work)
                 return
@@ -316,12 +325,12 @@ class _Lane:
                     new, late = self._queue.take(self, self._room(len(gone)))
                 elif self.live > 1:
                     surplus = self._surplus()
-                self.idle = not self.live
+                empty = not self.live
                 if self._kept is not None:
                     self._kept.begin()
             for item in gone:
                 self._remove(item)
-            if self.idle:
+            if empty:
                 yield False
                 continue
             if late:
@@ -392,8 +401,8 @@ class _Lane:
                     self._close_up()
                 row = self._holes.pop() if self._holes else len(self._owners)
                 self._kept.place(row, item.state)
-            except Exception as error:
-                failed.append((item, error))
+            except BaseException as error:  # a function may raise SystemExit; it is its item's failure all the same
+                failed.append((item, error if isinstance(error, Exception) else self._failure(error)))
                 continue
             self._like = like
             item.state = None
@@ -438,8 +447,9 @@ class _Lane:
         try:
             self._all.measure(self._kept.take([0]))
         except Exception:
-            with self._all.lock:
-                self._all.slots = 1  # the steps themselves will tell what is wrong
+            return False  # the step itself will tell what is wrong
+        finally:
+            self._all.measuring = False
         return True
 
     def _step(self) -> Generator[bool]:
@@ -454,7 +464,7 @@ class _Lane:
                 if first:
                     yield True
                 parts.append(kept.step(first, last))
-                self._all.runs += 1
+                self.runs += 1
             leaving = self._look(list(self._items), kept, parts, count)
         except Exception as error:
             leaving = self._one_by_one(error)
@@ -467,9 +477,9 @@ class _Lane:
             else:
                 results.append((item, StepResult(value, item.steps, halted, item.cpu_ns / 1e9)))
             self._remove(item)
-        self._all.busy_seconds += self._took
+        self.busy_seconds += self._took
         if results:
-            self._all.left += len(results)
+            self.left += len(results)
             self._all.deliver(results)
 
     def _pieces(self, count: int) -> list[tuple[int, int]]:
@@ -532,7 +542,7 @@ class _Lane:
                 alone = self._all.open_rows()
                 alone.place(0, self._kept.take(own))
                 outputs = alone.step(0, count)
-                self._all.runs += 1
+                self.runs += 1
                 leaving += self._look([item], alone, [outputs], count)
                 for row, stepped in zip(own, item.rows, strict=True):
                     self._kept.place(row, alone.take([stepped]))
@@ -542,7 +552,7 @@ class _Lane:
                 item.rows = own
         return leaving
 
-    def _failure(self, error: Exception) -> Exception:
+    def _failure(self, error: BaseException) -> Exception:
         if isinstance(error, SpecialistError):
             return error
         line = str(error).partition("\n")[0] or type(error).__name__

@@ -79,7 +79,7 @@ class StepScheduler:
     @property
     def runs(self) -> int:
         """How often the model's ``step`` has run for items."""
-        return self._lanes.runs
+        return sum(lane.runs for lane in self._lanes.every)
 
     @property
     def cpu_seconds(self) -> float:
@@ -154,8 +154,10 @@ class StepScheduler:
 
     def expected_wait(self) -> float | None:
         """Seconds that a new item would wait for its first step, from the speed so far; ``None`` is unknown."""
-        lanes = self._lanes
-        return lanes.waiting * lanes.busy_seconds / lanes.left / len(lanes.shared.lanes) if lanes.left else None
+        lanes = self._lanes.every
+        left = sum(lane.left for lane in lanes)
+        busy = sum(lane.busy_seconds for lane in lanes)
+        return self.waiting * busy / left / len(self._lanes.shared.lanes) if left else None
 
     async def _wait(self, item: Item) -> StepResult:
         lanes = self._lanes

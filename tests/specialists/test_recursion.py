@@ -365,6 +365,8 @@ async def test_21_one_bad_row_fails_alone() -> None:
         ("start", lambda item: {"name": 5}, ModelFailed),
         ("start", lambda item: {}["lost"], KeyError),
         ("step", lambda state: {"left": np.zeros(7)}, ModelFailed),
+        ("start", lambda item: sys.exit(3), ModelFailed),
+        ("step", lambda state: sys.exit(3), ModelFailed),
         ("halted", lambda rows: [1.0], ModelFailed),
         ("halted", lambda rows: np.zeros(3, bool), ModelFailed),
         ("halted", lambda rows: 1 / 0, ModelFailed),
