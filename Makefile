@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-BENCHMARKS := overhead serving recursion registry start
+BENCHMARKS := overhead serving recursion registry start faults
 
 .PHONY: demo test lint format bench clean help
 

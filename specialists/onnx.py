@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import workers
-from .batching import Batch, Batcher, Call, Sizes, Statistics, current_caller
+from .batching import Batcher, current_caller
+from .calls import Batch, Call, Sizes, Statistics
 from .errors import DeadlinePassed, ModelFailed, ModelRejected, Overloaded, SpecialistError
 from .graph_check import check_graph
-from .joining import Layout, Refused, bad_rows, is_apart, join, measure, split
+from .joining import Layout, Refused, bad_rows, join, split
 from .loops import current_deadline, run_in_thread, stopping
 from .metering import current_meter
 from .model_files import read_model
@@ -41,6 +42,7 @@ from .sessions import (
     set_memory_limit,
     set_threads,
 )
+from .trials import is_apart, measure
 
 if TYPE_CHECKING:
     import numpy as np

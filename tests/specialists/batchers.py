@@ -10,7 +10,8 @@ from typing import Any
 from unittest import mock
 
 from specialists import batching
-from specialists.batching import Batch, Batcher, Call, Sizes
+from specialists.batching import Batcher
+from specialists.calls import Batch, Call, Sizes
 
 GUARD = 30.0
 """Seconds that no test here needs; only what hangs reaches it."""

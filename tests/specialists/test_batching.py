@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from specialists import DeadlinePassed, Overloaded
-from specialists.batching import Batch, Call, Sizes
+from specialists.calls import Batch, Call, Sizes
 
 from .batchers import APART, EQUAL, GUARD, PADDED, Caller, Echo, Gate, Hand, ask, batcher_of
 

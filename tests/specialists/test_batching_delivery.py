@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from specialists import DeadlinePassed, ModelFailed, Overloaded, batching
-from specialists.batching import Batch, Batcher, Call, Sizes
+from specialists.batching import Batcher
+from specialists.calls import Batch, Call, Sizes
 from specialists.metering import CpuMeter
 
 from .batchers import APART, EQUAL, GUARD, PADDED, Caller, Echo, Gate, Hand, ask, batcher_of, by_hand, settled

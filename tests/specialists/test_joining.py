@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.joining import Entry, Layout, Refused, bad_rows, is_apart, join, measure, split
+from specialists.joining import Entry, Layout, Refused, bad_rows, join, split
+from specialists.trials import is_apart, measure
 
 INT, FLOAT, HALF, BOOL = (np.dtype(kind) for kind in (np.int64, np.float32, np.float16, np.bool_))
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from specialists import ModelFailed, ModelRejected, OnnxModel
-from specialists.batching import Batch, Call, Sizes
+from specialists.calls import Batch, Call, Sizes
 from specialists.onnx import loaded_bytes, set_memory_limit
 from specialists.sessions import memory_of
 
