@@ -82,7 +82,7 @@ def test_21_a_file_that_is_no_model_is_refused(tmp_path: Path, content: object, 
 
 def test_a_truncated_file_is_refused(double: Path) -> None:
     double.write_bytes(double.read_bytes()[:-20])
-    with pytest.raises(ModelRejected, match="is not a model|is refused"):
+    with pytest.raises(ModelRejected, match=r"is not a model|is refused"):
         OnnxModel(double).run_sync(x=ROW)
 
 
