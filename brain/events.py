@@ -39,7 +39,11 @@ __all__ = [
 ]
 
 Message: TypeAlias = dict[str, Any]
-"""One chat-completions message: ``{"role": ..., "content": ..., ...}``."""
+"""One chat-completions message: ``{"role": ..., "content": ..., ...}``.
+
+Those of a result keep their bytes and are fixed: changing one raises ``TypeError``; ``copy.deepcopy`` gives one to
+change.
+"""
 
 UsageSource = Literal["provider", "estimated", "absent"]
 WireOutcome = Literal[

@@ -63,6 +63,7 @@ class Offering:
             self._all = catalogue
         elif len(catalogue) > limit:
             self._places = {name: place for place, name in enumerate(catalogue.names)}
+            catalogue.best("anything", 1)  # what finds tools is made here, and not while an event loop waits for it
         self._pinned = [self._places[name] for name in dict.fromkeys(pinned)] if self._places else []
 
     def for_run(self, prompt: str | None, history: Sequence[Message]) -> Offer:

@@ -22,8 +22,9 @@ class RunResult(Generic[Out]):
 
     ``calls``: the outcomes of the tool calls, turn by turn, in the order asked. ``turns``: the brain's own model
     calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
-    ``messages``: the whole history, ready to be handed to the next run. ``repairs``: rounds in which the model was
-    told that a call or an answer of its had the wrong form.
+    ``messages``: the whole history, ready to be handed to the next run, which encodes none of it again; each is fixed,
+    and ``copy.deepcopy`` gives one to change. ``repairs``: rounds in which the model was told that a call or an answer
+    of its had the wrong form.
 
     The repr is short: what was asked, and what the tools said, stays out of logs that show one.
     """

@@ -42,6 +42,9 @@ from tests.asking import ADD, ask, question
 PRICE = Price(input=2, output=8, cache_read="0.5")
 
 
+both = pytest.mark.parametrize("transport", ["httpx", "aiohttp"])
+
+
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
@@ -205,9 +208,10 @@ async def test_length_in_the_middle_of_a_tool_call_names_the_limit() -> None:
     assert text.response.finish_reason == "length"
 
 
-async def test_cancelling_leaves_one_attempt_with_its_worst_cost() -> None:
+@both
+async def test_cancelling_leaves_one_attempt_with_its_worst_cost(transport: Any) -> None:
     with FakeEndpoint(Fault.hang()) as endpoint:
-        model = model_at(endpoint, price=PRICE, max_output_tokens=1000)
+        model = model_at(endpoint, transport=transport, price=PRICE, max_output_tokens=1000)
         attempts: list[Any] = []
         task = asyncio.create_task(model.ask(question(), on_attempt=attempts.append))
         await asyncio.to_thread(endpoint.wait_for, 1)
@@ -244,9 +248,10 @@ async def test_a_deadline_in_the_past_sends_nothing() -> None:
         assert asked.attempts == []
 
 
-async def test_many_at_once_share_one_model() -> None:
+@both
+async def test_many_at_once_share_one_model(transport: Any) -> None:
     with FakeEndpoint() as endpoint:
-        async with model_at(endpoint) as model:
+        async with model_at(endpoint, transport=transport) as model:
             many = await asyncio.gather(*(ask(model, f"number {n}", stream=n % 2 == 0) for n in range(60)))
         assert [asked.text for asked in many] == [f"You said: number {n}" for n in range(60)]
         assert len(endpoint.meter) == 60
@@ -257,9 +262,10 @@ def test_an_empty_base_url_is_not_taken_for_none() -> None:
         OpenAIModel("m", base_url="", api_key="key-of-another-place")
 
 
-def test_one_model_serves_several_loops_and_threads_and_drops_closed_ones() -> None:
+@both
+def test_one_model_serves_several_loops_and_threads_and_drops_closed_ones(transport: Any) -> None:
     with FakeEndpoint() as endpoint:
-        model = model_at(endpoint)
+        model = model_at(endpoint, transport=transport)
         texts: list[str | None] = []
 
         def work() -> None:
@@ -277,10 +283,11 @@ def test_one_model_serves_several_loops_and_threads_and_drops_closed_ones() -> N
         gc.collect()
 
 
+@both
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_makes_its_own_connections() -> None:
+def test_a_forked_child_makes_its_own_connections(transport: Any) -> None:
     with FakeEndpoint() as endpoint:
-        model = model_at(endpoint)
+        model = model_at(endpoint, transport=transport)
         assert asyncio.run(ask(model)).text
         pid = os.fork()
         if pid == 0:  # the child tells by its exit code, and runs no test machinery on its way out
@@ -293,9 +300,10 @@ def test_a_forked_child_makes_its_own_connections() -> None:
         assert asyncio.run(ask(model)).text
 
 
-async def test_closing_and_asking_again() -> None:
+@both
+async def test_closing_and_asking_again(transport: Any) -> None:
     with FakeEndpoint() as endpoint:
-        model = model_at(endpoint)
+        model = model_at(endpoint, transport=transport)
         await ask(model)
         await model.aclose()
         assert model._process().clients == {}
@@ -318,13 +326,16 @@ async def test_an_endpoint_on_this_machine_needs_no_key() -> None:
             assert (await ask(model)).text
 
 
-async def test_organisation_and_proxies_of_the_environment_stay_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+async def test_organisation_and_proxies_of_the_environment_stay_at_home(
+    monkeypatch: pytest.MonkeyPatch, transport: Any
+) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-private")
     monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-private")
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
     with FakeEndpoint() as endpoint:
-        async with model_at(endpoint) as model:
+        async with model_at(endpoint, transport=transport) as model:
             assert (await ask(model)).text
         assert "private" not in repr(dict(endpoint.requests[0].headers))
 
