@@ -33,7 +33,7 @@ class StepScheduler:
         model: The model; :class:`OnnxStep` makes one of an ONNX graph.
         max_steps: Steps that an item may take, if its call says nothing else.
         slots: Rows that step together in one run. By default this is measured when items first have to share: steps of
-            1, 2, 4 ... 32 rows are timed, for about 0.4 seconds at most.
+            1, 2, 4 ... 32 rows are timed, for about half a second at most.
         queue_limit: Items that may wait; a further one is refused with :class:`Overloaded`.
         lanes: Batches that step at a time; by default as many as cores this process may use, and one on a GPU.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostRows", "RowArrays", "Rows", "layout_of", "most_useful_slots", "unfinite"]
 
-MEASURING_SECONDS = 0.4
+MEASURING_SECONDS = 0.5
 ROUND_SECONDS = 2e-4
 """About what it costs to let items in and out and to tell their callers, beside each step."""
 NEARLY = 1.02
@@ -227,10 +227,10 @@ def most_useful_slots(
     tries: dict[int, list[float]] = {}
     began = time.perf_counter()
 
-    def measure(size: int) -> float:
+    def measure(size: int, runs: int) -> float:
         rows.keep(0)
         rows.place(0, {name: np.repeat(value[:1], size, 0) for name, value in state.items()})
-        for _ in range(max(1, 4 // size)):  # the caches are to be as they are when such steps follow each other
+        for _ in range(runs):
             start = clock()
             outputs = rows.step(0, size)
             halted(RowArrays({**rows.state(size), **outputs}))
@@ -239,10 +239,11 @@ def most_useful_slots(
         return time.perf_counter() - began
 
     size = 1
-    while size <= most and measure(size) < MEASURING_SECONDS / 4:
+    while size <= most and measure(size, 1) < MEASURING_SECONDS / 4:
         size *= 2
-    # Size after size, again and again: what else the machine does then slows all of them alike.
-    while len(tries[1]) < 32 and all(measure(size) < MEASURING_SECONDS for size in list(tries)):
+    # Size after size, again and again: what else the machine does then slows all of them alike. Small ones several
+    # times in a row: the caches are to be as they are when such steps follow each other.
+    while len(tries[1]) < 32 and all(measure(size, max(1, 4 // size)) < MEASURING_SECONDS for size in list(tries)):
         pass
     each = {size: min(seconds) / size for size, seconds in tries.items()}
     return min(size for size in each if each[size] <= NEARLY * min(each.values()))
