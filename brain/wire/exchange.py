@@ -66,18 +66,14 @@ _OVERFLOW = re.compile(
 )
 
 
-# All of them said, though they say what is meant anyway: the client copies deeply what it has to fill in itself.
+# Said, though they say what is meant anyway: what is not said the client copies deeply from its own defaults.
 _OPTIONS: Any = {
     "headers": {},
-    "params": {},
     "max_retries": 0,
     "timeout": None,
     "idempotency_key": "",
-    "follow_redirects": False,
-    "extra_json": None,
     "security": {"bearer_auth": True},
-    "synthesize_event_and_data": None,
-    "stream_mode": "legacy",
+    "post_parser": openai.NOT_GIVEN,
 }
 
 

@@ -36,31 +36,51 @@ class RefusedEncoding(Exception):
     """The answer is compressed, though it was not to be: a few bytes could unpack to gigabytes."""
 
 
-class _Body(httpx2.AsyncByteStream):
+async def _pieces(answer: Answer, seen: Flight) -> AsyncIterator[bytes]:
     """An answer's body, counted. Of an error's body the beginning is enough; any other is refused when too long."""
+    cut = answer.status >= 300
+    limit = ERROR_BODY_BYTES if cut else seen.limit
+    total = 0
+    async for piece in answer.pieces():
+        total += len(piece)
+        seen.received = total
+        if total > limit:
+            if not cut:
+                raise AnswerTooLarge(f"the answer is longer than {limit:,} bytes")
+            yield piece[: len(piece) - (total - limit)]
+            return
+        yield piece
 
-    __slots__ = ("_answer", "_cut", "_limit", "_seen")
 
+class _Body(httpx2.AsyncByteStream):
     def __init__(self, answer: Answer, seen: Flight) -> None:
         self._answer = answer
         self._seen = seen
-        self._cut = answer.status >= 300
-        self._limit = ERROR_BODY_BYTES if self._cut else seen.limit
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        total = 0
-        async for piece in self._answer.pieces():
-            total += len(piece)
-            self._seen.received = total
-            if total > self._limit:
-                if not self._cut:
-                    raise AnswerTooLarge(f"the answer is longer than {self._limit:,} bytes")
-                yield piece[: len(piece) - (total - self._limit)]
-                return
-            yield piece
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return _pieces(self._answer, self._seen)
 
     async def aclose(self) -> None:
         await self._answer.close()
+
+
+class _Whole(httpx2.Response):
+    """An answer that was read to its end: nothing is left to be streamed, unpacked or closed."""
+
+    def __init__(self, status: int, headers: httpx2.Headers, content: bytes, request: httpx2.Request) -> None:
+        super().__init__(status, headers=headers, stream=_NOTHING, request=request)
+        self.is_closed = self.is_stream_consumed = True
+        self._whole = content
+
+    @property
+    def content(self) -> bytes:
+        return self._whole
+
+    async def aread(self) -> bytes:
+        return self._whole
+
+
+_NOTHING = httpx2.ByteStream(b"")
 
 
 class GuardedClient(httpx2.AsyncClient):
@@ -114,17 +134,16 @@ class GuardedClient(httpx2.AsyncClient):
             seen.retry_after = answer.retry_after
             if answer.status < 300 and answer.encoding not in ("", "identity"):
                 raise RefusedEncoding("the answer is compressed, which was not asked for")
-            body = _Body(answer, seen)
             # Only what is read: other headers are the endpoint's to fill, and libraries above would log some of them.
             headers = httpx2.Headers([(b"content-type", answer.content_type)], encoding="ascii")
             if stream:
-                return httpx2.Response(answer.status, headers=headers, stream=body, request=request)
-            whole = b"".join([piece async for piece in body])
+                return httpx2.Response(answer.status, headers=headers, stream=_Body(answer, seen), request=request)
+            whole = b"".join([piece async for piece in _pieces(answer, seen)])
         except BaseException:
             await answer.close()
             raise
         await answer.close()
-        return httpx2.Response(answer.status, headers=headers, content=whole, request=request)
+        return _Whole(answer.status, headers, whole, request)
 
     async def aclose(self) -> None:
         await self._sender.aclose()
