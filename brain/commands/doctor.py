@@ -10,12 +10,11 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from .terminal import mark, write, write_json
 
-__all__ = ["Fact", "cache_folder", "configure", "examine"]
+__all__ = ["Fact", "configure", "examine"]
 
 FORMAT = 1
 _NEEDED = ("pydantic", "openai", "httpx2", "tenacity", "genai-prices", "numpy", "jsonschema", "rich")
@@ -59,13 +58,6 @@ def examine() -> list[Fact]:
     facts = [_python(), _package("brain-specialists")]
     facts += [_package(name) for name in _NEEDED]
     return [*facts, _runtime(), _cores(), _cache(), _endpoint(), _key(), *_bundled()]
-
-
-def cache_folder() -> Path:
-    """Where this package may keep what can be made again; nobody makes it before it is needed."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "brain-specialists"
 
 
 def _python() -> Fact:
@@ -122,15 +114,16 @@ def _cores() -> Fact:
 
 
 def _cache() -> Fact:
-    try:
-        folder = cache_folder()
-        if not folder.exists():
-            return Fact("cache", "ok", f"{folder} (not made yet)", str(folder))
-        if not os.access(folder, os.W_OK):
-            return Fact("cache", "note", f"{folder} cannot be written", str(folder))
-    except (OSError, RuntimeError) as error:
-        return Fact("cache", "note", f"no folder can be found: {error}; set XDG_CACHE_HOME")
-    return Fact("cache", "ok", str(folder), str(folder))
+    from specialists.graph_cache import VARIABLE, folder
+
+    kept = folder()
+    if kept is None:
+        return Fact("cache", "note", f"rewritten graphs are not kept; {VARIABLE} names a folder for them")
+    if not kept.exists():
+        return Fact("cache", "ok", f"{kept} (not made yet)", str(kept))
+    if not os.access(kept, os.W_OK):
+        return Fact("cache", "note", f"{kept} cannot be written", str(kept))
+    return Fact("cache", "ok", str(kept), str(kept))
 
 
 def _endpoint() -> Fact:

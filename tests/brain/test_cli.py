@@ -398,10 +398,16 @@ def test_the_doctor_names_what_is_broken(typed: Typed, monkeypatch: pytest.Monke
 
 
 def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cache() -> doctor.Fact:
+        return next(fact for fact in doctor.examine() if fact.what == "cache")
+
+    monkeypatch.setenv("SPECIALISTS_GRAPH_CACHE", "")
+    assert (cache().status, cache().value) == ("note", None)
+    monkeypatch.delenv("SPECIALISTS_GRAPH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert doctor.cache_folder() == tmp_path / "brain-specialists"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert doctor.cache_folder().is_absolute()
+    assert cache().value == str(tmp_path / "brain-specialists" / "graphs")
+    monkeypatch.setenv("SPECIALISTS_GRAPH_CACHE", str(tmp_path))
+    assert (cache().status, cache().value) == ("ok", str(tmp_path))
 
 
 def test_control_characters_are_shown_and_not_obeyed() -> None:
