@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,14 @@ class Recorder(solver.Reasoner):
     def __init__(self, right: int | None = None) -> None:
         super().__init__(solver.model)
         self.right, self.batches = right, list[int]()
+        self.gate = threading.Event()
+        self.gate.set()
 
     def lane_rows(self) -> Any:
         return step_rows.HostRows(self.step)
 
     def step(self, state: Any, /) -> dict[str, Any]:
+        assert self.gate.wait(30)
         carry = state["carry"]
         self.batches.append(len(carry))
         logits = np.zeros((len(carry), 81, 9), np.float32)
@@ -143,7 +147,12 @@ def test_rollouts_are_sixty_four_at_most_and_stop_at_the_first_right_one() -> No
 async def test_puzzles_of_many_callers_step_together_and_get_the_answers_they_get_alone() -> None:
     reasoner = Recorder()
     scheduler = StepScheduler(reasoner, max_steps=solver.MORE, slots=8, lanes=1)
-    answers = await asyncio.gather(*[solver.reason(scheduler, EASY, 20) for _ in range(16)])
+    reasoner.gate.clear()
+    calls = [asyncio.create_task(solver.reason(scheduler, EASY, 20)) for _ in range(16)]
+    while scheduler.waiting < 15:
+        await asyncio.sleep(0.001)
+    reasoner.gate.set()
+    answers = await asyncio.gather(*calls)
     assert all(answer.steps == 20 for answer in answers)
     assert sum(reasoner.batches) == 16 * 20
     assert len(reasoner.batches) < 16 * 20 / 4
