@@ -85,7 +85,8 @@ class Reasoner(OnnxStep):
         have = [] if item.carry is None else [item.carry]
         shape = self.model.session.get_inputs()[1].shape[1:]
         noise = item.chance.standard_normal((item.rollouts - sum(map(len, have)), *shape), np.float32)
-        return super().start({"clues": np.repeat(item.clues, item.rollouts, 0), "carry": np.concatenate([*have, noise])})
+        clues = np.repeat(item.clues, item.rollouts, 0)
+        return super().start({"clues": clues, "carry": np.concatenate([*have, noise])})
 
 
 def _solved(rows: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
