@@ -36,8 +36,7 @@ if TYPE_CHECKING:
     from .isolation import IsolatedModel
     from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
     from .onnx import OnnxModel, set_memory_limit
-    from .onnx_step import OnnxStep
-    from .recursion import RecursiveModel, StepResult, StepScheduler
+    from .recursion import OnnxStep, RecursiveModel, StepResult, StepScheduler
     from .registry import load, names
     from .verifiers import Verdict, Verifier
 
@@ -105,8 +104,7 @@ _HOMES = {
         ".isolation": "IsolatedModel",
         ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
         ".onnx": "OnnxModel set_memory_limit",
-        ".onnx_step": "OnnxStep",
-        ".recursion": "RecursiveModel StepResult StepScheduler",
+        ".recursion": "OnnxStep RecursiveModel StepResult StepScheduler",
         ".registry": "load names",
         ".verifiers": "Verdict Verifier",
     }.items()

@@ -238,7 +238,9 @@ class OnnxModel:
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session; opens the model if it is not open."""
-        return self._opened().session().native
+        service = self._opened()
+        service.last_used = time.monotonic()
+        return service.session().native
 
     @property
     def statistics(self) -> Statistics:

@@ -1,7 +1,7 @@
 """What the queue between many callers and one model costs, against ONNX Runtime itself with its inputs ready.
 
-Run: ``python -m tests.benchmarks.serving [--quick] [--json] [--picture FILE]``. The limit is the best of a stated grid of
-batch size and threads over inputs that are padded, sorted by length and waiting in memory. Callers await one item
+Run: ``python -m tests.benchmarks.serving [--quick] [--json] [--picture FILE]``. The limit is the best of a stated grid
+of batch size and threads over inputs that are padded, sorted by length and waiting in memory. Callers await one item
 after the other; lengths are lognormal between 4 and 128. Ratios are medians of interleaved pairs.
 """
 
@@ -103,7 +103,9 @@ def throughput(name: str, folder: Path, quick: bool, pairs: int) -> Iterator[Row
     path = write_encoder(folder / f"{width}.onnx", width=width, layers=layers)
     items = make_items(count // 20 if quick else count)
     data = path.read_bytes()
-    sessions = {threads: open_session(data, str(path), name=name, threads=threads).native for threads in (1, usable_cores())}
+    sessions = {
+        threads: open_session(data, str(path), name=name, threads=threads).native for threads in (1, usable_cores())
+    }
     grid = {}
     sample = items[: max(64, len(items) // 5)]
     for threads, session in sessions.items():
@@ -141,7 +143,8 @@ def throughput(name: str, folder: Path, quick: bool, pairs: int) -> Iterator[Row
             f" cells at most, a run costs {model.sizes.run_cells:.0f}"
         )
         against = f"raw, {lanes} x {threads} threads, batches of {size}: {each * 1e6:.0f} µs an item"
-        yield Row(f"throughput, {callers} callers, {name}", statistics.median(ratios), target=target, against=against, note=note)
+        measure = f"throughput, {callers} callers, {name}"
+        yield Row(measure, statistics.median(ratios), target=target, against=against, note=note)
 
 
 def lone_latency(folder: Path, quick: bool) -> Iterator[Row]:
@@ -163,7 +166,8 @@ def lone_latency(folder: Path, quick: bool) -> Iterator[Row]:
             raw_waits.append(time.perf_counter() - middle)
         return (statistics.median(loop_waits) - statistics.median(raw_waits)) * 1e6
 
-    yield Row("latency of a lone caller, over the raw run", asyncio.run(measure()), "µs", 150, "lower", "session.run", "medians")
+    lone = asyncio.run(measure())
+    yield Row("latency of a lone caller, over the raw run", lone, "µs", 150, "lower", "session.run", "medians")
 
     async def sync() -> float:
         waits, raw_waits = [], []
@@ -201,7 +205,8 @@ def loop_held_up(folder: Path, quick: bool) -> Iterator[Row]:
         late.sort()
         return late[int(len(late) * 0.99)] * 1000
 
-    yield Row("event loop held up while a model runs, p99", asyncio.run(measure()), "ms", 5, "lower", "a timer of 2 ms", "32 callers")
+    held = asyncio.run(measure())
+    yield Row("event loop held up while a model runs, p99", held, "ms", 5, "lower", "a timer of 2 ms", "32 callers")
 
 
 def measure(arguments: argparse.Namespace) -> list[Row]:

@@ -26,9 +26,9 @@ from specialists import (
     Overloaded,
     StepResult,
     StepScheduler,
-    step_rows,
 )
 from specialists.metering import CpuMeter, current_meter
+from specialists.recursion import rows as step_rows
 
 from .conftest import FLOAT, INT, save
 
@@ -475,7 +475,7 @@ async def test_numbers_that_cannot_be_are_refused(wrong: dict[str, int]) -> None
 def test_a_scheduler_that_nobody_holds_goes_away() -> None:
     model = Countdown()
     asyncio.run(StepScheduler(model, max_steps=3).run((1, 1)))
-    from specialists import recursion
+    from specialists.recursion import scheduler as recursion
 
     gc.collect()
     assert not [each for each in recursion._schedulers if each.model is model]

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specialists import CannotAnswer, StepScheduler, step_rows
+from specialists import CannotAnswer, StepScheduler
 from specialists.errors import InvalidArguments
+from specialists.recursion import rows as step_rows
 from specialists.training import sudoku_puzzles as puzzles
 from specialists.zoo.sudoku import rules, solver, sudoku
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import ModelFailed, SpecialistError
-from .onnx import OnnxModel, require_runtime
-from .step_rows import HostRows, RowArrays, Rows
+from ..errors import ModelFailed, SpecialistError
+from ..onnx import OnnxModel, require_runtime
+from .rows import HostRows, RowArrays, Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -20,10 +20,10 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import workers
-from .errors import DeadlinePassed, ModelFailed, SpecialistError
-from .metering import CpuMeter, current_meter
-from .step_rows import HostRows, RowArrays, Rows, layout_of, most_useful_slots, unfinite
+from .. import workers
+from ..errors import DeadlinePassed, ModelFailed, SpecialistError
+from ..metering import CpuMeter, current_meter
+from .rows import HostRows, RowArrays, Rows, layout_of, most_useful_slots, unfinite
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from .errors import ModelFailed
+from ..errors import ModelFailed
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .errors import ModelFailed
-from .onnx import OnnxModel, require_runtime
+from ..errors import ModelFailed
+from ..onnx import OnnxModel, require_runtime
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

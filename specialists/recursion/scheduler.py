@@ -1,11 +1,4 @@
-"""Step-level scheduling of recursive models: items step together in shared batches, and each leaves when it is done.
-
-A recursive model is applied again and again to an item's own state until it halts: a small recursive reasoner, a
-denoiser, a looped transformer. A batch of such items that waits for its slowest member wastes most of its steps. Here
-an item leaves the moment it halts or is out of steps or time, and one that waits takes its place before the next step.
-
-This module is what callers see: how they ask, wait, give up and are refused. The stepping itself is in ``lanes``.
-"""
+"""How callers ask a recursive model, wait, give up and are refused. The stepping itself is in ``lanes``."""
 
 from __future__ import annotations
 
@@ -17,11 +10,11 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
-from . import loops
-from .errors import DeadlinePassed, ModelFailed, Overloaded
+from .. import loops
+from ..errors import DeadlinePassed, ModelFailed, Overloaded
 from .lanes import Item, Lanes, RecursiveModel, StepResult
 
-__all__ = ["RecursiveModel", "StepResult", "StepScheduler"]
+__all__ = ["StepScheduler"]
 
 QUEUE_LIMIT = 16384
 
