@@ -312,6 +312,11 @@ class Batcher:
             if not calls:
                 return
             self._run(batch, _deliver)
+            if batch.after is not None:
+                try:
+                    batch.after()
+                except Exception:
+                    logger.exception("%s: what was to be done after a batch failed", self.name)
             long = self._long = self._run_seconds > LONG_SECONDS
             if long is not mine or workers.others_wait(long=long):
                 workers.submit(self._work, long=long)  # other models take their turn
@@ -329,7 +334,7 @@ class Batcher:
             for call in calls:
                 if call.result is None and call.error is None:
                     call.error = _copy(error)
-        spent = time.thread_time() - cpu - batch.aside
+        spent = time.thread_time() - cpu
         longest = rows = cells = 0
         paid = False
         for call in calls:

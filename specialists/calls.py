@@ -113,11 +113,11 @@ class Batch:
     """The calls of one run, and what whoever serves it says of it.
 
     ``options`` is set to an object whose ``terminate`` ends the native run; it is set to true when no live call is left
-    in the batch. ``aside``: CPU seconds of the worker that no call of the batch is to pay for. ``beside``: CPU seconds
-    that other threads may have spent on the run, at most.
+    in the batch. ``after``: what the worker is to do when the answers were delivered, at nobody's cost. ``beside``: CPU
+    seconds that other threads may have spent on the run, at most.
     """
 
-    __slots__ = ("aside", "beside", "calls", "live", "options", "start", "stopped")
+    __slots__ = ("after", "beside", "calls", "live", "options", "start", "stopped")
 
     def __init__(self, calls: list[Call]) -> None:
         self.calls = calls
@@ -125,7 +125,7 @@ class Batch:
         self.live = len(calls)
         self.options: Any = None
         self.stopped = False
-        self.aside = 0.0
+        self.after: Callable[[], None] | None = None
         self.beside = 0.0
 
     def give_up(self) -> None:

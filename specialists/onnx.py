@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ from .metering import current_meter
 from .model_files import read_model
 from .sessions import (
     Session,
+    enter_run,
+    leave_run,
     loaded_bytes,
     make_room,
     memory_of,
@@ -315,6 +318,7 @@ class _Service:
         return session
 
     def let_go(self) -> None:
+        self.batcher.steady = False  # the next call opens it again, which is nothing for an event loop's thread
         self.held = None
 
     async def opened(self) -> _Service:
@@ -374,9 +378,7 @@ class _Service:
         else:
             self._run_one(session, calls[0], batch)
         if not self._tried and self.batcher.waiting and calls[-1].error is None:
-            cpu = time.thread_time()
-            self.try_batches(session, calls[-1])
-            batch.aside = time.thread_time() - cpu
+            batch.after = partial(self.try_batches, session, calls[-1])
 
     def run_here(self, call: Call) -> Arrays:
         """Answer one call in this thread."""
@@ -518,6 +520,7 @@ class _Service:
         several = session.threads > 1
         if several:
             wall, cpu = time.perf_counter(), time.thread_time()
+        enter_run(options)
         try:
             return session.native.run(session.output_names, feeds, options)  # type: ignore[no-any-return]
         except Exception as error:
@@ -526,6 +529,7 @@ class _Service:
             why = str(error).partition("\n")[0] or type(error).__name__
             raise ModelFailed(f"{self.name}: the run failed: {why}") from None
         finally:
+            leave_run(options)
             if several:
                 own = time.thread_time() - cpu  # what the other threads did, nobody can tell
                 batch.beside += max(0.0, (time.perf_counter() - wall) * session.threads - own)

@@ -7,8 +7,10 @@ bytes that were checked already; it knows neither a model's file nor its queue.
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Session",
     "default_threads",
+    "enter_run",
+    "leave_run",
     "loaded_bytes",
     "make_room",
     "memory_of",
@@ -180,11 +184,45 @@ class Holder(Protocol):
         ...
 
 
+_runs: dict[int, Any] = {}
+"""The options of the native runs under way."""
+_ending = False
+
+ENDING_SECONDS = 5.0
+"""How long the interpreter waits at its end for native runs that were told to stop."""
+
+
+def enter_run(options: Any) -> None:
+    """A native run with these options begins. Call :func:`leave_run` when it has ended."""
+    _runs[id(options)] = options
+    if _ending:
+        options.terminate = True
+
+
+def leave_run(options: Any) -> None:
+    """The run with these options has ended."""
+    _runs.pop(id(options), None)
+
+
+def _end_runs() -> None:
+    """At the interpreter's end: a thread that comes back from a native run after it would abort the process."""
+    global _ending
+    _ending = True
+    end = time.monotonic() + ENDING_SECONDS
+    while _runs and time.monotonic() < end:
+        for options in list(_runs.values()):
+            options.terminate = True
+        time.sleep(0.001)
+
+
+atexit.register(_end_runs)
+
 _memory_limit: int | None = None
 _holders: WeakSet[Holder] = WeakSet()
 _room = threading.Lock()
 _sharing = threading.Lock()
 _open: WeakValueDictionary[Any, Session] = WeakValueDictionary()
+_inherited_runs: list[dict[int, Any]] = []
 _inherited: list[Session] = []
 """A parent's sessions: closing one in a child waits for threads that the child does not have."""
 
@@ -271,6 +309,8 @@ def _after_fork() -> None:
     """Locks may be held for ever by threads that did not come along; sessions do not survive a fork."""
     global _room, _sharing, _open
     _inherited.extend(_open.values())
+    _inherited_runs.append(dict(_runs))
+    _runs.clear()
     _room, _sharing, _open = threading.Lock(), threading.Lock(), WeakValueDictionary()
 
 

@@ -152,18 +152,25 @@ def test_the_shares_of_cpu_time_add_up(hand: Hand) -> None:
     assert all(0 < meter.low == meter.high for meter in meters)
 
 
-def test_a_share_is_by_rows_and_what_is_aside_is_nobodys(hand: Hand) -> None:
-    def aside(batch: Batch) -> None:
+def test_a_share_is_by_rows_and_what_comes_after_is_nobodys(hand: Hand) -> None:
+    came: list[int] = []
+
+    def spin() -> None:
+        came.append(len(caller.came))
         start = time.thread_time()
         while time.thread_time() < start + 0.01:
             pass
-        batch.aside = time.thread_time() - start
+        raise ValueError("harms nobody")
 
-    batcher = batcher_of(Echo(aside))
+    def after(batch: Batch) -> None:
+        batch.after = spin
+
+    batcher = batcher_of(Echo(after))
     caller = Caller(batcher)
     meters = {rows: CpuMeter() for rows in (1, 3)}
     batcher.put_many([caller.make(rows, rows=rows, meter=meter) for rows, meter in meters.items()])
     hand.run_all()
+    assert came == [2]  # nobody waited for it
     assert batcher.statistics.runs == 1
     assert batcher.statistics.cpu_seconds < 0.01
     assert meters[3].low == pytest.approx(3 * meters[1].low)

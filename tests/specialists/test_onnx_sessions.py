@@ -6,6 +6,7 @@ import asyncio
 import gc
 import hashlib
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +16,10 @@ import pytest
 from specialists import ModelFailed, ModelRejected, OnnxModel
 from specialists.calls import Batch, Call, Sizes
 from specialists.onnx import loaded_bytes, set_memory_limit
-from specialists.sessions import memory_of
+from specialists.sessions import Session, memory_of
 
 from . import graphs
-from .batchers import GUARD, Hand, until
+from .batchers import GUARD, Hand, settled, until
 
 ROW = np.array([[1.0, 2.0, 3.0]], np.float32)
 
@@ -125,6 +126,26 @@ async def test_a_file_that_changed_while_it_was_let_go_is_refused(tmp_path: Path
     graphs.scaled(path, 2)
     assert factor_of(model) == 2
     assert factor_of(OnnxModel(path)) == 2
+
+
+async def test_a_model_that_was_let_go_is_not_opened_on_a_loops_thread(tmp_path: Path) -> None:
+    model = OnnxModel(graphs.scaled(tmp_path / "model.onnx", 2))
+    for _ in range(3):
+        await model.run(x=ROW)
+    service = model._current()
+    opened: list[int] = []
+    real = service._open
+
+    def note(path: Path, sha256: str | None) -> Session:
+        opened.append(threading.get_ident())
+        return real(path, sha256)
+
+    service._open = note  # type: ignore[method-assign]
+    await settled(service.batcher)
+    service.let_go()
+    assert (await model.run(x=ROW))["y"].tolist() == [[2, 4, 6]]
+    assert len(opened) == 1
+    assert opened != [threading.get_ident()]
 
 
 # Warming up.
