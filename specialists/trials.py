@@ -24,9 +24,10 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-4
 
 MEASURING_SECONDS = 0.25
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-TRIES = 8
-GAIN = 0.98
-"""A larger batch must bring the seconds per item under this share of the best so far, to be worth its waiting."""
+GAIN = 0.97
+"""The smallest batch is taken whose seconds per item are so near to the best."""
+RUNS_WORTH = 4
+"""A batch may hold at least so many times what its run costs beside its cells."""
 QUEUE_SECONDS = 150e-6
 """About what a batch costs here beside its run: taken from the queue, joined, split and handed out."""
 
@@ -183,30 +184,30 @@ def measure(
 ) -> tuple[float, float]:
     """How large batches of this model should be: what a run costs beside its cells, in cells, and the most cells.
 
-    ``run`` runs a batch and gives its seconds. Batches are made of one row of a real call; sizes grow while that pays.
+    ``run`` runs a batch and gives its seconds. Batches are made of one row of a real call. All sizes are swept again
+    and again, and the best time of each counts: what disturbs one sweep disturbs all sizes alike.
     """
     one = [array[:1] for array in call]
     run(join(layout, [one]))
-    spent, best, most = 0.0, float("inf"), 1
-    points: list[tuple[int, float]] = []
+    best: dict[int, float] = {}
+    batches = {}
+    spent = 0.0
     for size in SIZES:
-        feeds = join(layout, [one] * size)
-        tries: list[float] = []
-        while len(tries) < TRIES and (not tries or spent + tries[-1] < MEASURING_SECONDS):
-            tries.append(run(feeds))
-            spent += tries[-1]
-        seconds = min(tries)
-        points.append((size, seconds))
-        each = (seconds + QUEUE_SECONDS) / size
-        if each < GAIN * best:
-            best, most = each, size
-        elif size >= 4 * most:
+        batches[size] = join(layout, [one] * size)
+        best[size] = run(batches[size])
+        spent += best[size]
+        if spent + 2 * best[size] > MEASURING_SECONDS / 3:
             break
-        if spent + 2 * seconds > MEASURING_SECONDS:
-            break
+    while spent + sum(best.values()) < MEASURING_SECONDS:
+        for size, feeds in batches.items():
+            seconds = run(feeds)
+            spent += seconds
+            best[size] = min(best[size], seconds)
+    each = {size: (seconds + QUEUE_SECONDS) / size for size, seconds in best.items()}
+    most = next(size for size in each if each[size] * GAIN <= min(each.values()))
     # Beyond the best size a run no longer grows with its rows alone: only the sizes up to it tell what a row costs.
-    fitted = [point for point in points if point[0] <= max(2, most)]
+    fitted = [(size, seconds) for size, seconds in best.items() if size <= max(2, most)]
     slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in combinations(fitted, 2)]
-    row = max(1e-9, median(slopes)) if slopes else points[0][1]
-    fixed = max(0.0, median(seconds - row * size for size, seconds in fitted))
-    return (fixed + QUEUE_SECONDS) / row * length, float(most * length)
+    row = max(1e-9, median(slopes)) if slopes else best[1]
+    fixed = (max(0.0, median(seconds - row * size for size, seconds in fitted)) + QUEUE_SECONDS) / row * length
+    return fixed, max(float(most * length), min(RUNS_WORTH * fixed, max(best) * float(length)))
