@@ -41,6 +41,7 @@ from .sessions import (
     make_room,
     memory_of,
     open_session,
+    opening,
     require_runtime,
     set_memory_limit,
     set_threads,
@@ -406,12 +407,19 @@ class _Service:
         # A thread's own CPU time is the same on a busy machine; what other threads or a GPU do, only the wall shows.
         clock = time.thread_time if session.threads == 1 and session.on_cpu else time.perf_counter
 
+        def native(feeds: Arrays) -> Any:
+            enter_run(options)
+            try:
+                return session.native.run(session.output_names, feeds, options)
+            finally:
+                leave_run(options)
+
         def outputs(arrays: Sequence[Any]) -> Any:
-            return session.native.run(session.output_names, dict(zip(layout.names, arrays, strict=True)), options)
+            return native(dict(zip(layout.names, arrays, strict=True)))
 
         def seconds(feeds: Arrays) -> float:
             start = clock()
-            session.native.run(session.output_names, feeds, options)
+            native(feeds)
             return clock() - start
 
         def apart(longer: bool) -> bool | None:
@@ -464,12 +472,13 @@ class _Service:
             self._adopt(session)
 
     def _open(self, path: Path, sha256: str | None) -> Session:
-        require_runtime()
-        data = read_model(path, sha256=sha256)
-        check_graph(data, name=repr(str(path)))
-        digest = hashlib.sha256(data).hexdigest()
-        make_room(self, memory_of(data), repr(str(path)), digest)
-        return open_session(data, digest, name=repr(str(path)), threads=self.threads, providers=self.providers)
+        with opening(repr(str(path))):
+            require_runtime()
+            data = read_model(path, sha256=sha256)
+            check_graph(data, name=repr(str(path)))
+            digest = hashlib.sha256(data).hexdigest()
+            make_room(self, memory_of(data), repr(str(path)), digest)
+            return open_session(data, digest, name=repr(str(path)), threads=self.threads, providers=self.providers)
 
     def _adopt(self, session: Session) -> None:
         self.layout = session.layout

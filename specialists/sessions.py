@@ -11,13 +11,15 @@ import atexit
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet, WeakValueDictionary
 
 from . import graph_cache
-from .errors import MissingRuntime, ModelRejected
+from .errors import MissingRuntime, ModelFailed, ModelRejected
 from .joining import Entry, Layout
 from .runtime import import_runtime
 
@@ -33,6 +35,7 @@ __all__ = [
     "make_room",
     "memory_of",
     "open_session",
+    "opening",
     "require_runtime",
     "set_memory_limit",
     "set_threads",
@@ -202,6 +205,19 @@ def enter_run(options: Any) -> None:
 def leave_run(options: Any) -> None:
     """The run with these options has ended."""
     _runs.pop(id(options), None)
+
+
+@contextmanager
+def opening(name: str) -> Iterator[None]:
+    """While the block runs a model is opened, which cannot be stopped: the interpreter's end waits for it."""
+    token = SimpleNamespace(terminate=False)
+    enter_run(token)
+    try:
+        if _ending:
+            raise ModelFailed(f"{name} is not opened any more: the interpreter ends")
+        yield
+    finally:
+        leave_run(token)
 
 
 def _end_runs() -> None:
