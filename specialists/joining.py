@@ -6,6 +6,7 @@ look like. This module knows neither sessions nor queues.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Layout", "Refused", "bad_rows", "join", "split"]
 
+SMALL = 8192
+"""Numbers in an array of which a product is made at once, without threads."""
 SHARED_BYTES = 1 << 16
 """Answers of a batch up to this size stay parts of one array."""
 
@@ -157,7 +160,7 @@ class Layout:
             if not fits(entry.shape, value.shape):
                 have = list(value.shape)
                 raise Refused(f"its output {entry.name!r} has shape {have}, not {list(entry.shape)}")
-            if finite and value.dtype.kind == "f" and not np.isfinite(value).all():
+            if finite and not _is_finite(value):
                 raise Refused(f"its output {entry.name!r} is not finite")
 
     def _unknown(self, given: Mapping[str, Any]) -> Refused:
@@ -185,6 +188,17 @@ class Layout:
         return array
 
 
+def _is_finite(array: NDArray[Any]) -> bool:
+    import numpy as np
+
+    if array.dtype.kind != "f":
+        return True
+    # One product of small arrays is quicker than looking at each number; where it is not finite, it may have overflown.
+    if array.size < SMALL and math.isfinite(np.vdot(array, array)):
+        return True
+    return bool(np.isfinite(array).all())
+
+
 def _all_finite(value: Any) -> bool:
     """Whether a sequence or a map, as some outputs are, holds finite numbers only."""
     import numpy as np
@@ -193,8 +207,7 @@ def _all_finite(value: Any) -> bool:
         return all(map(_all_finite, value.values()))
     if isinstance(value, list | tuple):
         return all(map(_all_finite, value))
-    array = np.asarray(value)
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    return _is_finite(np.asarray(value))
 
 
 def fits(shape: Sequence[int | str | None], have: tuple[int, ...]) -> bool:
@@ -268,7 +281,7 @@ def bad_rows(values: Sequence[NDArray[Any]]) -> NDArray[Any] | None:
 
     bad = None
     for value in values:
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
+        if not _is_finite(value):
             rows = ~np.isfinite(value.reshape(len(value), -1)).all(1)
             bad = rows if bad is None else bad | rows
     return bad
