@@ -36,6 +36,7 @@ from .model_files import read_model
 from .sessions import (
     Session,
     enter_run,
+    keep_within,
     leave_run,
     loaded_bytes,
     make_room,
@@ -316,6 +317,7 @@ class _Service:
                 if session is None:
                     session = self._open(self.path, self.sha256)
                     self._adopt(session)
+                    keep_within(self)
         return session
 
     def let_go(self) -> None:

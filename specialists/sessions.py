@@ -30,6 +30,7 @@ __all__ = [
     "Session",
     "default_threads",
     "enter_run",
+    "keep_within",
     "leave_run",
     "loaded_bytes",
     "make_room",
@@ -279,6 +280,12 @@ def make_room(holder: Holder, memory: int, name: str, digest: str = "") -> None:
         _holders.add(holder)
         if not any(session.digest == digest for each in list(_holders) if (session := each.held) is not None):
             _evict(limit - memory, holder)
+
+
+def keep_within(holder: Holder) -> None:
+    """After ``holder`` has opened its model: others may have made room and opened at the same time."""
+    with _room:
+        _evict(_memory_limit or _half_of_memory(), holder)
 
 
 def _evict(limit: int, spared: Holder | None) -> None:
