@@ -20,7 +20,7 @@ from specialists.workers import usable_cores
 
 from ..benchmarks.encoders import write_encoder
 from . import graphs
-from .batchers import GUARD, Hand, until
+from .batchers import GUARD, Hand, settled, until
 
 Feeds = dict[str, Any]
 
@@ -327,6 +327,7 @@ async def test_the_loop_goes_on_while_a_model_is_opened(double: Path, monkeypatc
 async def test_a_model_opens_while_others_hold_all_workers(double: Path, endless: Path) -> None:
     slow = OnnxModel(endless)
     await slow.run(trips=np.int64(1), x=[0.0])
+    await settled(slow._current().batcher)
     slow._current().batcher._long = True
     busy = [asyncio.create_task(slow.run(trips=np.int64(2**40), x=[0.0])) for _ in range(usable_cores())]
     await until(lambda: slow._current().batcher._running == usable_cores())
