@@ -118,6 +118,7 @@ def throughput(name: str, folder: Path, quick: bool, pairs: int) -> Iterator[Row
     batches = ready(items, size)
     lanes = max(1, usable_cores() // threads)
     model = OnnxModel(path)
+    model.warm_up(**items[0]).result()  # tried out, so that this is not still going on when time is taken
     asyncio.run(served_seconds(model, items[: len(items) // 5], 64, []))  # warm
     for callers in CALLERS:
         ratios, cpu_ratios, waits = [], [], []
