@@ -28,7 +28,7 @@ GAIN = 0.97
 """The smallest batch is taken whose seconds per item are so near to the best."""
 RUNS_WORTH = 4
 """A batch may hold at least so many times what its run costs beside its cells."""
-QUEUE_SECONDS = 150e-6
+QUEUE_SECONDS = 300e-6
 """About what a batch costs here beside its run: taken from the queue, joined, split and handed out."""
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ModelFailed, SpecialistError
 from ..onnx import OnnxModel, require_runtime
+from ..sessions import enter_run, leave_run
 from .rows import HostRows, RowArrays, Rows
 
 if TYPE_CHECKING:
@@ -154,7 +155,14 @@ class OnnxStep:
     def _run(self, state: Mapping[str, Array], options: Any) -> dict[str, Array]:
         names = self._names()
         try:
-            values = self.model.session.run(names.outputs, state, options)
+            session = self.model.session
+            if options is not None:
+                enter_run(options)  # so that it is stopped when the interpreter ends
+            try:
+                values = session.run(names.outputs, state, options)
+            finally:
+                if options is not None:
+                    leave_run(options)
         except SpecialistError:
             raise
         except Exception as error:
