@@ -272,6 +272,7 @@ def test_many_installed_names_are_read_once_and_a_wrong_one_lists_the_nearest(
         "    return specialist(name=f'part_{number}', description='A part.')(part)\n"
         "globals().update({f'part_{number}': made(number) for number in range(300)})\n"
     )
+    (tmp_path / "__pycache__").mkdir()  # importing makes it, and a folder that changes is read anew
     monkeypatch.syspath_prepend(str(tmp_path))
     known = registry.names()
     assert known["part_299"] == "many"
