@@ -24,6 +24,7 @@ __all__ = [
     "CARD",
     "Card",
     "Measured",
+    "ModelFrom",
     "TextClassification",
     "file_hash",
     "file_problems",
@@ -90,6 +91,18 @@ class TextClassification(BaseModel):
     text: str | None = None
 
 
+class ModelFrom(BaseModel):
+    """The table ``[model]``: this folder's code asks the model of a bundled specialist, and has none of its own.
+
+    ``from``: the specialist's name. ``sha256``: of its ``model.onnx``, in hex: with any other the folder is refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, Field(alias="from", pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 class Card(BaseModel):
     """What ``specialist.toml`` says.
 
@@ -114,6 +127,7 @@ class Card(BaseModel):
     parameters: int | None = None
     precision: Literal["float32", "float16", "int8"] | None = None
     measured: tuple[Measured, ...] = ()
+    model: ModelFrom | None = None
     files: dict[str, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = {}
 
     @model_validator(mode="after")
@@ -126,6 +140,8 @@ class Card(BaseModel):
             raise ValueError(f"the task {self.task} wants the table [{self.task.replace('-', '_')}]")
         if self.task is not None and self.correct is not None:
             raise ValueError("correct names a function, and a folder with a task has no code")
+        if self.task is not None and self.model is not None:
+            raise ValueError("the table [model] is for a folder with code; one with a task brings its own model")
         return self
 
 
@@ -222,8 +238,11 @@ def verify_files(folder: Path, card: Card, *, hard_links: bool | None = None) ->
     return sources
 
 
-def seal(folder: Path) -> Card:
-    """Write the hashes of the folder's files into its card, and return it. The rest of the card stays as it is."""
+def seal(folder: Path, *, model: str | None = None) -> Card:
+    """Write the hashes of the folder's files into its card, and return it. The rest of the card stays as it is.
+
+    ``model``: the sha256 that the table ``[model]`` is to name from now on.
+    """
     card = read_card(folder)
     path = folder / CARD
     lines = []
@@ -238,6 +257,9 @@ def seal(folder: Path) -> Card:
             raise CardError(f"{folder / name} {problem}") from None
         lines.append(f'{json.dumps(name, ensure_ascii=False)} = "{digest}"')
     head = re.split(r"^\[files\]", path.read_text("utf-8"), maxsplit=1, flags=re.MULTILINE)[0].rstrip("\n")
+    if model is not None and card.model is not None:
+        head = head.replace(card.model.sha256, model)
+        card = card.model_copy(update={"model": card.model.model_copy(update={"sha256": model})})
     text = "\n".join([head, "", "[files]", *lines, ""])
     try:
         kept = Card.model_validate(tomllib.loads(text)).model_copy(update={"files": card.files}) == card
