@@ -33,7 +33,7 @@ from .graph_check import check_graph
 from .ladder import Outcome, jsonable
 from .loops import run_sync
 from .model_files import read_model
-from .registry import Found, find
+from .registry import Found, find, verify_model
 from .signatures import check_answer
 from .verifiers import run_verifier
 
@@ -184,6 +184,13 @@ def _check_models(folder: Path, card: Card, report: Report, hard_links: bool | N
             return False
     if models:
         report.ok("model", f"{', '.join(models)}: nothing in it that is not loaded")
+    if card.model is not None:
+        try:
+            verify_model(card)
+        except (ModelRejected, CardError) as error:
+            report.failed("model", str(error), "take the model it was measured with, or measure anew")
+            return False
+        report.ok("model", f"that of the bundled {card.model.name}, as the card names it")
     return True
 
 

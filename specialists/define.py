@@ -92,7 +92,7 @@ class Specialist(Generic[P, T]):
         complete: bool = False,
         min_confidence: float | None = None,
         timeout: float | None = None,
-        steps: tuple[int, ...] = (),
+        steps: tuple[int, ...] | Literal["auto"] = (),
         next: Specialist[..., Any] | None = None,
         hedge: float | None = None,
     ) -> None:
@@ -107,7 +107,7 @@ class Specialist(Generic[P, T]):
         self.complete = complete
         self.min_confidence = min_confidence
         self.timeout = timeout
-        self.steps = tuple(steps)
+        self.steps: tuple[int, ...] | Literal["auto"] = steps if isinstance(steps, str) else tuple(steps)
         self.next = next
         self.hedge = hedge
         self.breaker = Breaker()
@@ -136,8 +136,11 @@ class Specialist(Generic[P, T]):
             raise DefinitionError(f"{self.name}: timeout is in seconds and positive, not {self.timeout}")
         if self.hedge is not None and not self.hedge > 0:
             raise DefinitionError(f"{self.name}: hedge is in seconds and positive, not {self.hedge}")
-        if list(self.steps) != sorted(set(self.steps)) or any(step < 1 for step in self.steps):
-            raise DefinitionError(f"{self.name}: steps are growing positive numbers, one per rung, not {self.steps}")
+        steps = () if self.steps == "auto" else self.steps
+        if isinstance(steps, str) or list(steps) != sorted(set(steps)) or any(step < 1 for step in steps):
+            raise DefinitionError(
+                f"{self.name}: steps are growing positive numbers, one per rung, or 'auto', not {self.steps!r}"
+            )
         if self.steps and not self.signature.injected_names:
             raise DefinitionError(f"{self.name}: steps are of use only to a function with a parameter of type Effort")
         if self.next is not None:
@@ -215,20 +218,25 @@ class Specialist(Generic[P, T]):
         self, *, max_steps: int | None = None, timeout: float | None = None, resting: bool = True
     ) -> tuple[LadderRung, ...]:
         """The local rungs in order: this specialist, more steps of it, the next specialists."""
-        first = self.steps[0] if self.steps else None
+        first = self._efforts[0]
         rungs = [self._rung("specialist", "specialist", self, _least(first, max_steps), timeout, resting)]
-        for index, (before, steps) in enumerate(pairwise(self.steps)):
-            if max_steps is not None and before >= max_steps:
+        for index, (before, steps) in enumerate(pairwise(self._efforts)):
+            if max_steps is not None and before is not None and before >= max_steps:
                 break
             name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
             rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout, resting))
         seen, other = {self.name}, self.next
         while other is not None and other.name not in seen:
-            last = _least((other.steps or (None,))[-1], max_steps)
+            last = _least(other._efforts[-1], max_steps)
             rungs.append(self._rung(f"next:{other.name}", "next", other, last, timeout, resting))
             seen.add(other.name)
             other = other.next
         return tuple(rungs)
+
+    @property
+    def _efforts(self) -> tuple[int | None, ...]:
+        """The most steps of each rung of its own; ``None``: as many as the function thinks fit."""
+        return (None,) if isinstance(self.steps, str) else self.steps or (None,)
 
     async def check(self, arguments: Mapping[str, Any], attempt: Attempt) -> Attempt:
         """``attempt`` with the verdict of this specialist's verifier on its value, if there is one."""
@@ -408,7 +416,7 @@ def specialist(
     complete: bool = False,
     min_confidence: float | None = None,
     timeout: float | None = None,
-    steps: tuple[int, ...] = (),
+    steps: tuple[int, ...] | Literal["auto"] = (),
     next: Specialist[..., Any] | None = None,
     hedge: float | None = None,
 ) -> _Decorator: ...
@@ -426,7 +434,7 @@ def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -
         min_confidence: The floor, 0 .. 1: an answer not proved right is accepted from here on.
         timeout: Seconds for one attempt.
         steps: For a function with a parameter of type :class:`Effort`: the steps of the first rung and of each
-            further one.
+            further one. Or ``"auto"``: one rung, in which the function thinks as long as it finds that it pays.
         next: The specialist that is asked when this one's answer is not accepted.
         hedge: Seconds after which the function is run a second time beside the first; whichever answers first counts.
             For functions whose time varies by chance. A specialist's function has no effects, so twice does no harm.

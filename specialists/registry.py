@@ -19,16 +19,25 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
-from .card import CARD, Card, read_card, verify_files
+from .card import CARD, Card, file_hash, read_card, verify_files
 from .define import Specialist
-from .errors import CardError, DefinitionError, SpecialistError, UnknownSpecialist, UntrustedFolder
+from .errors import (
+    CardError,
+    DefinitionError,
+    ModelRejected,
+    SpecialistError,
+    UnknownSpecialist,
+    UntrustedFolder,
+)
+from .files import FileProblem
 from .onnx import OnnxModel
 from .sources import install
 from .tasks import Runs, from_card, model_file
 
-__all__ = ["Found", "find", "folder_of", "is_path", "load", "names"]
+__all__ = ["Found", "find", "folder_of", "is_path", "load", "model_digest", "names", "verify_model"]
 
 ENTRY_POINTS = "specialists"
+MODEL = "model.onnx"
 MOST_NAMED = 32
 """Names that one message lists."""
 ZOO = Path(__file__).with_name("zoo")
@@ -94,6 +103,28 @@ def find(name: str | os.PathLike[str], trust: bool = False) -> Found:
     if (installed := _installed().get(str(name))) is not None:
         return _from_entry(installed.entry)
     raise _unknown(str(name))
+
+
+def model_digest(name: str) -> str:
+    """The sha256 of the model of the bundled specialist ``name``. Raises :class:`CardError` when there is none."""
+    if name not in _bundled():
+        raise CardError(f"a card can take its model from a bundled specialist only, and {name!r} is none")
+    try:
+        return file_hash(Path(MODEL), within=ZOO / name)
+    except FileProblem:
+        raise CardError(f"the bundled specialist {name!r} has no {MODEL} for a card to take") from None
+
+
+def verify_model(card: Card) -> None:
+    """Check that the model which ``card`` takes from a bundled specialist is the one it names.
+
+    Raises :class:`ModelRejected` where it is another, and :class:`CardError` where there is none.
+    """
+    if card.model is not None and model_digest(card.model.name) != card.model.sha256:
+        raise ModelRejected(
+            f"{card.name}: the model of {card.model.name} is not the one the card names (its sha256 differs); get a"
+            " release in which the two belong together, or measure anew and run `brain specialists seal FOLDER --model`"
+        )
 
 
 class _Installed(NamedTuple):
@@ -173,6 +204,7 @@ def _from_package(package: ModuleType) -> Found:
     verify_files(folder, card)
     if card.task is not None:
         return _from_task(folder, card, trusted=True)
+    verify_model(card)
     return _resolve(package.__name__, folder, card)
 
 
@@ -194,6 +226,7 @@ def _from_folder(folder: Path, trust: bool) -> Found:
             f"{str(folder)!r} is a specialist with Python code, which runs with your rights;"
             " read it, then pass trust=True (--trust on the command line)"
         )
+    verify_model(card)
     package = f"_specialist_{card.name}_{_digest(folder, card)[:16]}"
     install(package, folder, card.files, sources)
     return _resolve(package, folder, card)

@@ -73,7 +73,7 @@ def _data(
             "complete": specialist.complete,
             "min_confidence": specialist.min_confidence,
             "timeout": specialist.timeout,
-            "steps": list(specialist.steps),
+            "steps": specialist.steps if specialist.steps == "auto" else list(specialist.steps),
             "next": None if specialist.next is None else specialist.next.name,
         }
         data["arguments"] = specialist.parameters
@@ -92,6 +92,9 @@ def _page(data: dict[str, Any]) -> None:
         "licence": data.get("license"),
         "learned from": data.get("data"),
         "made with": data.get("command"),
+        "model from": None
+        if data.get("model") is None
+        else f"{data['model']['name']} ({data['model']['sha256'][:16]})",
         "weights": None if data["weights"] is None else f"{data['weights']:,}",
         **_declared(data.get("declared")),
     }
@@ -129,6 +132,6 @@ def _declared(declared: dict[str, Any] | None) -> dict[str, str | None]:
         else f"{verifier} ({' and '.join(claims) or 'neither sound nor complete'})",
         "floor": "none" if floor is None else f"confidence {floor:g}",
         "time limit": "none" if timeout is None else f"{timeout:g} s for one attempt",
-        "steps": " then ".join(map(str, steps)) or None,
+        "steps": "as many as pay" if steps == "auto" else " then ".join(map(str, steps)) or None,
         "next": declared["next"],
     }

@@ -1,4 +1,4 @@
-"""``brain specialists``: list, show, try, new, check, eval, seal and pack.
+"""``brain specialists``: list, show, try, new, train, check, eval, seal and pack.
 
 What they do is in the package ``specialists``; here is only how it is asked for and shown. ``list``, ``show`` and
 ``check`` run no code of a folder or of an installed package without ``--trust``. Commands that cannot do without it
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import pack as packing
+from . import train as training
 from .terminal import complain, console, mark, table, write, write_json
 
 if TYPE_CHECKING:
@@ -97,10 +98,12 @@ what is printed (--json: one object with these names):
     "seal": (
         "write the hashes of a folder's files into its card",
         "Run it after each change of a file: a specialist whose files are not the ones its card names is refused.\n"
-        "It runs no code.",
+        "A model that the card takes from a bundled specialist is left as named without --model, since the card's"
+        " figures were\nmeasured with it. It runs no code.",
         "brain specialists seal invoice_total",
     ),
     "pack": (packing.SUMMARY, packing.DESCRIPTION + _TRUST, packing.EXAMPLE),
+    "train": (training.SUMMARY, training.DESCRIPTION, training.EXAMPLE),
 }
 
 
@@ -153,8 +156,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--threads", type=_threads, metavar="N", help="compute threads of the model (default 1)")
     sub.add_argument("--max-steps", type=_whole, metavar="N", help="the most steps of any attempt")
-    add("seal", _seal).add_argument("folder", metavar="FOLDER")
+    sub = add("seal", _seal)
+    sub.add_argument("folder", metavar="FOLDER")
+    sub.add_argument("--model", action="store_true", help="name the bundled model anew that the card takes")
     packing.add_options(add("pack", _pack))
+    training.configure(add("train", _list))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -272,10 +278,17 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _seal(arguments: argparse.Namespace) -> int:
-    from specialists.card import seal
+    from specialists.card import read_card, seal
+    from specialists.errors import ModelRejected
+    from specialists.registry import model_digest, verify_model
 
     folder = _folder(arguments.folder)
-    card = seal(folder)
+    card = read_card(folder)
+    card = seal(folder, model=model_digest(card.model.name) if arguments.model and card.model is not None else None)
+    try:
+        verify_model(card)
+    except ModelRejected as error:
+        complain(str(error))
     if arguments.json:
         write_json({"name": card.name, "folder": str(folder), "files": card.files, "format": 1})
     else:
