@@ -76,8 +76,10 @@ class TextClassification(BaseModel):
 
     ``model``: the ONNX file, with the inputs that ``features`` makes. ``output``: the graph's output with one
     probability for each label, float [texts, labels]. ``labels``: a file with one label a line, in the order of that
-    output. ``features``: how a text becomes numbers; ``hashed-ngrams`` is :mod:`specialists.texts`. ``min_confidence``:
-    the floor. ``timeout``: seconds for one text. ``text``: what the text is, for whoever asks.
+    output. ``features``: how a text becomes numbers, by :mod:`specialists.texts`: ``hashed-ngrams``, or ``tokenizer``,
+    and then ``tokenizer`` is a file as Hugging Face's library writes it, of whose tokens a text has up to
+    ``max_tokens``. ``min_confidence``: the floor. ``timeout``: seconds for one text. ``text``: what the text is, for
+    whoever asks.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -85,10 +87,18 @@ class TextClassification(BaseModel):
     model: FileName = "model.onnx"
     output: Annotated[str, Field(min_length=1, max_length=200)] = "probabilities"
     labels: FileName = "labels.txt"
-    features: Literal["hashed-ngrams"]
+    features: Literal["hashed-ngrams", "tokenizer"]
+    tokenizer: FileName | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=8192)] = 256
     min_confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     text: str | None = None
+
+    @model_validator(mode="after")
+    def _tokenizer_if_wanted(self) -> Self:
+        if (self.features == "tokenizer") != (self.tokenizer is not None):
+            raise ValueError('tokenizer = "FILE" and features = "tokenizer" go together')
+        return self
 
 
 class ModelFrom(BaseModel):

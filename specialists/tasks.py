@@ -5,7 +5,7 @@ Whose model runs where is not decided here: a model is handed in, in this proces
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -20,9 +20,13 @@ from .verifiers import Verdict
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Runs", "from_card", "model_file", "read_labels"]
+__all__ = ["Encode", "Runs", "from_card", "model_file", "read_encoding", "read_labels"]
+
+Encode = Callable[[list[str]], "dict[str, NDArray[Any]]"]
+"""From texts to a model's inputs."""
 
 MOST_BYTES = 4 * 1024**2
+MOST_TOKENIZER_BYTES = 32 * 1024**2
 MOST_LABELS, LONGEST_LABEL = 10_000, 200
 
 
@@ -46,11 +50,10 @@ def from_card(folder: Path, card: Card, model: Runs) -> Specialist[[str], Any]:
 
     Raises :class:`CardError` or :class:`ModelRejected` when the labels cannot be used.
     """
-    from .texts import encode
-
     task = card.text_classification
     assert task is not None
     labels = read_labels(folder, card)
+    encode = read_encoding(folder, card)
     known = frozenset(labels)
     about = task.text or "The text to classify, as it was written."
 
@@ -95,22 +98,43 @@ def from_card(folder: Path, card: Card, model: Runs) -> Specialist[[str], Any]:
     )
 
 
+def read_encoding(folder: Path, card: Card) -> Encode:
+    """How the card has texts read: what makes the model's inputs of them.
+
+    Raises as :func:`read_labels` does, and :class:`MissingRuntime` when a library is not installed.
+    """
+    from .texts import Tokens, encode
+
+    task = card.text_classification
+    assert task is not None
+    if task.tokenizer is None:
+        return encode
+    data = _read_listed(folder, card, task.tokenizer, "tokenizer", MOST_TOKENIZER_BYTES)
+    return Tokens(data, most=task.max_tokens, name=str(folder / task.tokenizer)).encode
+
+
+def _read_listed(folder: Path, card: Card, name: str, what: str, limit: int) -> bytes:
+    """The bytes of a file of the folder, which are those that the card lists."""
+    import hashlib
+
+    try:
+        data = read_plain(name, within=folder, limit=limit)
+    except FileProblem as problem:
+        raise CardError(f"{folder / CARD}: the {what} {name!r}: it {problem}") from None
+    if hashlib.sha256(data).hexdigest() != card.files.get(name):
+        raise ModelRejected(f"{folder / name} is not the file the card names (its sha256 differs); get a clean copy")
+    return data
+
+
 def read_labels(folder: Path, card: Card) -> tuple[str, ...]:
     """The labels of a text classification, in the order of its model's output, from the bytes that the card lists.
 
     Raises :class:`ModelRejected` when they are not those bytes, :class:`CardError` when they are no labels.
     """
-    import hashlib
-
     task = card.text_classification
     assert task is not None
     place = f"{folder / task.labels}"
-    try:
-        data = read_plain(task.labels, within=folder, limit=MOST_BYTES)
-    except FileProblem as problem:
-        raise CardError(f"{folder / CARD}: the labels {task.labels!r}: it {problem}") from None
-    if hashlib.sha256(data).hexdigest() != card.files.get(task.labels):
-        raise ModelRejected(f"{place} is not the file the card names (its sha256 differs); get a clean copy")
+    data = _read_listed(folder, card, task.labels, "labels", MOST_BYTES)
     try:
         labels = tuple(line.strip() for line in data.decode("utf-8").splitlines() if line.strip())
     except UnicodeDecodeError:

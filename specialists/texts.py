@@ -1,9 +1,14 @@
-"""From a text to the numbers that a text classifier's graph reads: words, word pairs and character n-grams as CRC-32.
+"""From a text to the numbers that a text classifier's graph reads; each way is a scheme that a card names.
 
-There is no vocabulary here: which hashes are known, and what each means, stands in the graph, which searches its own
-sorted table. So the same few lines serve training and inference, for any labels and any model file. They are the scheme
-``hashed-ngrams`` of a card; another way to read texts is another scheme, since models depend on each detail. This
-module knows nothing of models and labels.
+``hashed-ngrams``: words, word pairs and character n-grams as CRC-32. There is no vocabulary here: which hashes are
+known, and what each means, stands in the graph, which searches its own sorted table. So the same few lines serve
+training and inference, for any labels and any model file. Another way to read texts is another scheme, since models
+depend on each detail.
+
+``tokenizer``: the tokens of a ``tokenizer.json``, as Hugging Face's library reads it, for a graph with a sentence
+encoder inside.
+
+This module knows nothing of models, labels and files.
 """
 
 from __future__ import annotations
@@ -18,10 +23,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["KINDS", "SCHEME", "encode", "features", "tokens"]
+from .errors import CardError, MissingRuntime
+
+__all__ = ["KINDS", "SCHEME", "TOKENIZER", "Tokens", "encode", "features", "tokens"]
 
 SCHEME = "hashed-ngrams"
 """What a card calls these features."""
+
+TOKENIZER = "tokenizer"
+"""What a card calls the tokens of a ``tokenizer.json``."""
 
 KINDS = ("words", "pairs", "chars")
 """The graph's inputs, in order."""
@@ -32,7 +42,11 @@ MAX_WORDS = 256
 MAX_LETTERS = 32
 """Later letters of a long word are not cut into n-grams."""
 
-_WORD = re.compile(r"[^\W\d_]+|\d+")
+_LETTER = r"[^\W\d_]|[\u0900-\u0dff](?<![\d\u0964\u0965])"  # vowel signs of India's scripts belong to their words
+_ALONE = r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff](?<!\d)(?<!\W)"
+_SIMPLE_WORD = re.compile(r"[^\W\d_]+|\d+")
+"""Finds in ASCII what ``_WORD`` does, sooner."""
+_WORD = re.compile(rf"{_ALONE}|(?:(?!{_ALONE})(?:{_LETTER}))+|\d+")
 _QUOTE = re.compile("['\u2019\u02bc]")
 
 
@@ -40,10 +54,13 @@ def tokens(text: str) -> list[str]:
     """The words of ``text``: lower case, no accents, no punctuation; a number becomes as many zeros as it has digits.
 
     An apostrophe joins (``what's`` is ``whats``), as people type on phones; 1,000 and 7,500 mean the same to a router.
+    Of scripts written without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese) each letter is a word, so that
+    neighbours are pairs.
     """
     plain = unicodedata.normalize("NFKD", _QUOTE.sub("", text[: MAX_WORDS * 64]).casefold())
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    return [re.sub(r"\d", "0", word)[:64] for word in _WORD.findall(plain)[:MAX_WORDS]]
+    words = (_SIMPLE_WORD if plain.isascii() else _WORD).findall(plain)
+    return [re.sub(r"\d", "0", word)[:64] for word in words[:MAX_WORDS]]
 
 
 def features(text: str) -> dict[str, list[int]]:
@@ -76,3 +93,40 @@ def encode(texts: list[str]) -> dict[str, NDArray[np.int64]]:
             row[: len(hashes[kind])] = hashes[kind]
         arrays[kind] = array
     return arrays
+
+
+class Tokens:
+    """The tokens of a ``tokenizer.json``, up to ``most`` of a text.
+
+    ``data``: its bytes, of a file that may be somebody else's; ``name`` says in errors which. Raises
+    :class:`MissingRuntime` when the library is not installed, :class:`CardError` when the bytes are no tokenizer.
+    """
+
+    def __init__(self, data: bytes, *, most: int, name: str) -> None:
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise MissingRuntime(
+                f"{name} is read by the package tokenizers, which is not installed;"
+                " run `pip install 'brain-specialists[encoder]'`"
+            ) from None
+        try:
+            self._tokenizer = Tokenizer.from_str(data.decode("utf-8"))
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(most)
+        except Exception as error:
+            why = " ".join(str(error).split())[:200] or type(error).__name__
+            raise CardError(f"{name} is not a tokenizer that can be read ({why}); save it anew") from None
+
+    def encode(self, texts: list[str]) -> dict[str, NDArray[np.int64]]:
+        """The graph's inputs for ``texts``: int64 arrays [texts, longest], shorter rows filled up and masked out."""
+        import numpy as np
+
+        # Later text cannot be among the first tokens; what is not read costs nothing.
+        found = self._tokenizer.encode_batch([text[: MAX_WORDS * 64] for text in texts])
+        ids = np.zeros((len(texts), max([1, *(len(each.ids) for each in found)])), np.int64)
+        mask = np.zeros_like(ids)
+        for row, marks, each in zip(ids, mask, found, strict=True):
+            row[: len(each.ids)] = each.ids
+            marks[: len(each.ids)] = 1
+        return {"input_ids": ids, "attention_mask": mask}

@@ -1,4 +1,4 @@
-"""``brain specialists``: list, show, try, new, check, eval, seal and pack.
+"""``brain specialists``: list, show, try, new, train, check, eval, seal and pack.
 
 What they do is in the package ``specialists``; here is only how it is asked for and shown. ``list``, ``show`` and
 ``check`` run no code of a folder or of an installed package without ``--trust``. Commands that cannot do without it
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import pack as packing
+from . import train as training
 from .terminal import complain, console, mark, table, write, write_json
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ what is printed (--json: one object with these names):
         "brain specialists seal invoice_total",
     ),
     "pack": (packing.SUMMARY, packing.DESCRIPTION + _TRUST, packing.EXAMPLE),
+    "train": (training.SUMMARY, training.DESCRIPTION, training.EXAMPLE),
 }
 
 
@@ -158,6 +160,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("folder", metavar="FOLDER")
     sub.add_argument("--model", action="store_true", help="name the bundled model anew that the card takes")
     packing.add_options(add("pack", _pack))
+    training.configure(add("train", _list))
 
 
 def _list(arguments: argparse.Namespace) -> int:
