@@ -16,7 +16,17 @@ from specialists import CannotAnswer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["BOXES", "MOST_VALUES", "MOST_VARIABLES", "Problem", "Structure", "make", "structure", "sudoku_groups"]
+__all__ = [
+    "BOXES",
+    "MOST_VALUES",
+    "MOST_VARIABLES",
+    "NoSolution",
+    "Problem",
+    "Structure",
+    "make",
+    "structure",
+    "sudoku_groups",
+]
 
 MOST_VALUES = 32
 MOST_VARIABLES = 1024
@@ -26,6 +36,14 @@ BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
 """Rows and columns of a box of a Sudoku, by the length of its side."""
 
 Group = tuple[int, ...]
+
+
+class NoSolution(CannotAnswer):
+    """There is provably no answer: the variables ``members`` would all have to differ, or be what they cannot be."""
+
+    def __init__(self, message: str, members: Group) -> None:
+        super().__init__(f"there is no solution: {message}")
+        self.members = members
 
 
 class Structure(NamedTuple):
@@ -83,8 +101,9 @@ def make(
     """The problem in its canonical form.
 
     Raises :class:`CannotAnswer`, which names the thing in one sentence, for what is no problem (an index outside, an
-    empty group, more values or variables than the model was made for) and for what cannot have a solution: a group of
-    more members than values, a variable that may be nothing, two that may only be the same and must not.
+    empty group, more values or variables than the model was made for), and :class:`NoSolution` for what cannot have
+    one: more variables that must all differ than values, a variable that may be nothing, two that may only be one and
+    the same and must not.
     """
     import numpy as np
 
@@ -95,7 +114,7 @@ def make(
     for variable, choice in (allowed or {}).items():
         _inside("allowed", variable, variables)
         if not choice:
-            raise CannotAnswer(f"variable {variable} has no allowed value")
+            raise NoSolution(f"variable {variable} has no allowed value", (variable,))
         for value in choice:
             _value(variable, value, values)
         table[variable] = False
@@ -104,7 +123,9 @@ def make(
         _inside("given", variable, variables)
         _value(variable, value, values)
         if not table[variable, value]:
-            raise CannotAnswer(f"variable {variable} is given the value {value}, which is not allowed for it")
+            raise NoSolution(
+                f"variable {variable} is given the value {value}, which is not allowed for it", (variable,)
+            )
         table[variable] = False
         table[variable, value] = True
     _no_clash(known, table)
@@ -135,9 +156,10 @@ def _no_clash(known: Structure, table: NDArray[Any]) -> None:
         value = int(table[variable].argmax())
         same = holders.get(value, 0)
         if other := known.conflicts[variable] & same:
-            raise CannotAnswer(
-                f"there is no solution: variables {_lowest(other)} and {variable} share a group, and the value {value}"
-                " is the only one for both"
+            first = _lowest(other)
+            raise NoSolution(
+                f"variables {first} and {variable} share a group, and the value {value} is the only one for both",
+                (first, variable),
             )
         holders[value] = same | 1 << variable
 
@@ -149,7 +171,8 @@ def structure(values: int, variables: int, groups: tuple[Group, ...]) -> Structu
     Groups of exactly ``values`` members stay. All other conflicts are covered by cliques, each grown until nobody else
     conflicts with all its members; so the result depends on who conflicts with whom, hardly on how it was written.
 
-    Raises :class:`CannotAnswer` for an empty group, an index outside, and a clique of more members than values.
+    Raises :class:`CannotAnswer` for an empty group and an index outside, :class:`NoSolution` for more variables that
+    must all differ than there are values, where the choice comes upon them.
     """
     masks = set()
     for number, group in enumerate(groups):
@@ -251,11 +274,11 @@ def _overlaps(values: int, groups: list[Group]) -> tuple[Group, ...]:
     return tuple(sorted(map(_members, shared)))
 
 
-def _crowded(mask: int, values: int) -> CannotAnswer:
+def _crowded(mask: int, values: int) -> NoSolution:
     members = _members(mask)
     named = ", ".join(map(str, members[:8])) + (" ..." if len(members) > 8 else "")
-    return CannotAnswer(
-        f"there is no solution: the {len(members)} variables {named} must all differ, and there are {values} values"
+    return NoSolution(
+        f"the {len(members)} variables {named} must all differ, and values are {values} in number", members
     )
 
 
