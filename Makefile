@@ -4,18 +4,22 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TORCH := $(VENV)/.torch
 BENCHMARKS := overhead serving recursion registry start faults
 
-.PHONY: demo test lint format bench clean help
+.PHONY: demo test test-train lint format bench clean help
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(READY)  ## the brain reads a real inbox, with no key and no network
 	@$(BIN)/brain demo
 
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest
+
+test-train: $(TORCH)  ## the tests that need PyTorch: recipes learn, stop and resume; exported graphs say what they said
+	$(BIN)/python -m pytest tests/training
 
 lint: $(READY)  ## style, and a strict type check over the public code and the examples
 	$(BIN)/ruff check .
@@ -42,3 +46,9 @@ $(READY): pyproject.toml
 	@echo "installing into $(VENV) (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,dev]'
 	@touch $(READY)
+
+# Asked for by its version: without one, pip may take a build for GPUs of several gigabytes.
+$(TORCH): $(READY)
+	@echo "installing PyTorch into $(VENV) (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@touch $(TORCH)
