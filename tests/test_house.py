@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from specialists import read_card
+
 ROOT = Path(__file__).parents[1]
 
 HOUSE = {
@@ -177,13 +179,19 @@ def test_imports_have_no_circles(package: str) -> None:
 
 
 def test_the_zoo_uses_only_what_is_public() -> None:
+    """Of the package, and of the bundled specialist whose model a card takes."""
     public = importlib.import_module("specialists").__all__
     for name, path in modules("specialists").items():
         if room(f"{name}.") != "zoo":
             continue
         home = ".".join(name.split(".")[:3])
+        folder = ROOT / home.replace(".", "/")
+        model = read_card(folder).model if (folder / "specialist.toml").exists() else None
+        shared = None if model is None else f"specialists.zoo.{model.name}"
         for target in imports(name, path):
-            if target.startswith("specialists") and not target.startswith(home):
+            if shared is not None and target.startswith(f"{shared}."):
+                assert target.removeprefix(f"{shared}.") in importlib.import_module(shared).__all__, name
+            elif target.startswith("specialists") and not target.startswith(home):
                 assert target.removeprefix("specialists.") in public, f"{name} imports {target}"
 
 

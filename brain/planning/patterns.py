@@ -31,18 +31,23 @@ def is_loose(pattern: re.Pattern[str]) -> bool:
     return words >= 2 or sum(pattern.search(probe) is not None for probe in _NUMBERS) >= 4
 
 
-_REPEATED = re.compile(r"\^?(?P<one>\[(?:[^\]\\]|\\.)+\]|\\[dwsDWS])\{(?P<low>\d+)(?:(?P<more>,)(?P<high>\d*))?\}\$?")
+_ANY = r"(?:\[(?:[^\]\\]|\\.)+\]|\\[dwsDWS])\{\d+(?:,\d*)?\}"
+_REPEATED = re.compile(r"(?P<one>\[(?:[^\]\\]|\\.)+\]|\\[dwsDWS])\{(?P<low>\d+)(?:(?P<more>,)(?P<high>\d*))?\}")
+_SHAPES = re.compile(rf"\^?\(?(?:\?:)?({_ANY}(?:\|{_ANY})*)\)?\$?")
 
 
 def near_miss(reading: Reading, parameter: Parameter) -> str:
     """What is wrong with the stretch that the parameter's ``pattern`` nearly matches, where its length is: or nothing.
 
-    Told for patterns that repeat one class of characters, such as ``^[0-9.]{81}$``.
+    Told for patterns that repeat one class of characters, such as ``^[0-9.]{81}$``, or one of several.
     """
-    pattern = parameter.pattern
-    shape = _REPEATED.fullmatch(pattern.pattern) if pattern else None
-    if shape is None or pattern is None:
-        return ""
+    shapes = _SHAPES.fullmatch(parameter.pattern.pattern) if parameter.pattern else None
+    nearly = [_nearly(reading, shape) for shape in _REPEATED.finditer(shapes[1])] if shapes else []
+    return min((found for found in nearly if found is not None), default=(0, 0, ""))[2]
+
+
+def _nearly(reading: Reading, shape: re.Match[str]) -> tuple[int, int, str] | None:
+    """By how much the stretch misses whose length is nearest to ``shape``'s, minus its length, and what is to say."""
     low = int(shape["low"])
     high = (int(shape["high"]) if shape["high"] else None) if shape["more"] else low
     allowed = re.compile(f"{shape['one']}+")
@@ -50,11 +55,11 @@ def near_miss(reading: Reading, parameter: Parameter) -> str:
     if is_loose(allowed):
         fitting = [text for text in fitting if not text.isalpha()]
     if not fitting:
-        return ""
-    size = min((len(text) for text in fitting), key=lambda length: (abs(length - low), -length))
+        return None
+    miss, size = min((abs(len(text) - low), -len(text)) for text in fitting)
     wanted = f"{low}" if high == low else f"at least {low}" if high is None else f"{low} to {high}"
     plural = "" if wanted == "1" else "s"
-    return f"({wanted} character{plural} of {shape['one']}); the request has one of {size}"
+    return miss, size, f"({wanted} character{plural} of {shape['one']}); the request has one of {-size}"
 
 
 def patterns(reading: Reading, parameter: Parameter) -> list[Candidate]:

@@ -11,8 +11,8 @@ from typing import Annotated
 from pydantic import Field
 
 from specialists import Answer, CannotAnswer, Effort, specialist
+from specialists.zoo.constraints import MOST_VALUES, MOST_VARIABLES, NoSolution, Problem, make, think
 
-from ..constraints import MOST_VALUES, MOST_VARIABLES, NoSolution, Problem, make, think
 from .rules import is_timetable
 
 __all__ = ["pose", "timetable"]
