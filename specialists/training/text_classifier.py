@@ -512,6 +512,8 @@ def _contents(
         notes=data.notes,
         weakest=worst,
         out_of_scope=settings.out_of_scope,
+        tested=settings.test is not None,
+        own_cases=settings.cases is not None,
         license=settings.license,
         text=settings.text,
         tokenizer=None if made.encoder is None else made.encoder.tokenizer,

@@ -109,7 +109,7 @@ def _check_ends(model: onnx.ModelProto, path: Path) -> str:
         for entry in model.graph.output
         if entry.type.tensor_type.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16)
     }
-    usable = [name for name, rank in outputs.items() if rank in (2, 3)]
+    usable: list[str] = [name for name, rank in outputs.items() if rank in (2, 3)]
     for name in OUTPUTS:
         if name in usable:
             return name

@@ -78,7 +78,7 @@ def choose_floor(said: Said, rows: Rows, labels: int, out_of_scope: str) -> floa
     out-of-scope ones moves by 0.2. It stays above what a text gets of which no word is known, and below 1.
     """
     inside = np.array([label != out_of_scope for label in rows.labels])
-    found = math.floor(float(np.quantile(said.confidence[inside], 1 - PASS)) * 100) / 100
+    found = math.floor(float(np.quantile(said.confidence[inside], 1 - PASS)) * 100 + 1e-6) / 100
     return min(0.99, max(found, math.floor(100 / labels + 1) / 100))
 
 

@@ -6,10 +6,10 @@ import json
 import random
 import re
 import shutil
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from specialists import ScaffoldError
 from specialists.card import CARD, Card, listed_files, seal
@@ -23,6 +23,8 @@ WORKSHOP = ".training"
 """The folder inside it that holds the checkpoint until all is done; a card lists nothing whose name begins so."""
 COMMAND = "brain specialists train text-classifier"
 CASES_IN, CASES_OUT, LONGEST_CASE = 12, 4, 300
+BY_EVAL = ("in_scope_accuracy", "abstained_out_of_scope", "wrong_accepted")
+"""Figures that ``brain specialists eval`` tells."""
 OWN = ("model.onnx", "labels.txt", "cases.jsonl", "tokenizer.json", "curve.svg", "README.md", CARD)
 """What is written; nothing else in a folder is ever touched."""
 
@@ -48,12 +50,15 @@ class Contents:
     notes: Sequence[str]
     weakest: Sequence[tuple[str, int, int, str]]
     out_of_scope: str
+    tested: bool = False
+    """Whether it was measured on a file of its own, which can be measured on again."""
+    own_cases: bool = False
+    """Whether the cases are the maker's own, and no texts of the data."""
     license: str | None = None
     text: str | None = None
     tokenizer: bytes | None = None
     max_tokens: int = 256
     timeout: float = 5.0
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def claim(out: Path, resume: bool, force: bool) -> Path:
@@ -175,8 +180,9 @@ def _card(contents: Contents) -> str:
         f"timeout = {contents.timeout}",
         *([f"text = {_quoted(contents.text)}"] if contents.text else []),
     ]
-    for on, figures, command in contents.measured:
+    for on, figures, trained in contents.measured:
         for what, value, n in _rows(figures):
+            command = _eval(contents) if contents.tested and what in BY_EVAL else trained
             lines += [
                 "", "[[measured]]", f"what = {_quoted(what)}", f"value = {value}", f"n = {n}", f"on = {_quoted(on)}",
                 f"command = {_quoted(command)}",
@@ -246,7 +252,17 @@ def _readme(contents: Contents, size: int) -> str:
             *(f"| {_cell(label)} | {right} of {n} | {_cell(other)} |" for label, right, n, other in contents.weakest),
         ]  # fmt: skip
     lines += ["", "## Limits", "", *_limits(contents), ""]
-    return "\n".join(lines)
+    return "\n".join(_wrapped(line) for line in lines)
+
+
+def _wrapped(line: str) -> str:
+    """Prose in lines of the usual length; tables, pictures and headings stay whole."""
+    if line.startswith(("|", "#", "!")):
+        return line
+    further = "  " if line.startswith("- ") else ""
+    return "\n".join(
+        textwrap.wrap(line, 120, subsequent_indent=further, break_long_words=False, break_on_hyphens=False) or [""]
+    )
 
 
 def _figures(contents: Contents) -> list[str]:
@@ -271,7 +287,20 @@ def _figures(contents: Contents) -> list[str]:
     ]
     lines = [f"| {what} | {' | '.join(values)} |" for what, values in rows if set(values) != {"-"}]
     commands = list(dict.fromkeys(command for _, _, command in contents.measured))
-    return [*lines, "", *(f"Command: `{command}`" for command in commands)]
+    lines += ["", *(f"Command: `{command}`" for command in commands)]
+    if contents.tested:
+        rows_of = 'rows `{"input": {"text": …}, "expected": {"label": …}}`'
+        if every[0].abstained_out_of_scope is not None:
+            rows_of += f', with `"expected": null` for `{contents.out_of_scope}`'
+        lines += [
+            "",
+            f"`{_eval(contents)}` counts the same again: FILE.jsonl holds these texts as {rows_of}.",
+        ]
+    return lines
+
+
+def _eval(contents: Contents) -> str:
+    return f"brain specialists eval ./{contents.name} FILE.jsonl"
 
 
 def _limits(contents: Contents) -> list[str]:
@@ -296,11 +325,14 @@ def _limits(contents: Contents) -> list[str]:
             f"- Only the first {contents.max_tokens} tokens of a text are read. The encoder was made by somebody else,"
             " and its licence holds for this folder too."
         )
-    found += [
+    found.append(
         "- Confidence fits texts such as it was made from. Where most of what comes is something else, a confidence"
-        " says more than it should: measure on your own texts, with `brain specialists eval`.",
-        "- `cases.jsonl` holds texts word for word; look at them before you hand the folder on.",
-    ]
+        " says more than it should: measure on your own texts, with `brain specialists eval`."
+    )
+    if not contents.own_cases:
+        found.append(
+            "- `cases.jsonl` holds texts of the data word for word; look at them before you hand the folder on."
+        )
     return found
 
 

@@ -201,6 +201,7 @@ class _Training:
         return self.material.chosen_labels
 
     def _logits(self) -> Tensor:
+        """What the network says of the rows that choose."""
         self.network.eval()
         with torch.no_grad():
             found = [
