@@ -46,6 +46,8 @@ FRONT = 4
 REPORTS = ((180.0, 20.0), (math.inf, 120.0))
 """Up to how many seconds of the training a line is printed how often; the first minutes are those that change most."""
 CHECKED = {"15x15": (15, 1, 100), "30x30, path > 110": (30, 111, 30)}
+RECORDED = 12
+"""Steps after which it is recorded what the network says."""
 FAR = {"60x60, path > 150": (60, 151, 8)}
 """What is kept aside and looked at while training: side, least path, how many."""
 
@@ -303,6 +305,7 @@ def train(out: Path, minutes: float, seed: int, resume: bool) -> None:
     if not stop:
         steps = {name: reads(training.mean, mazes, device) for name, mazes in (aside | far_aside(seed)).items()}
         write_curve(out, training.curve, steps)
+        record(training.mean, out / "recorded.npz", seed)
     print(f"{'stopped' if stop else 'done'} after {training.spent / 60:.1f} min: {out / 'last.pt'}", flush=True)
 
 
@@ -318,6 +321,19 @@ def report(training: Training, aside: dict[str, list[tuple[list[str], int]]], lo
     training.save(out / "last.pt")
     export(training.mean, out / "model.onnx")
     write_curve(out, training.curve, {})
+
+
+def record(net: Step, path: Path, seed: int) -> None:
+    """What the network says of two small mazes, for a test of the exported graph that needs no PyTorch."""
+    maze = draw(random.Random(seed), 2, 9).maze
+    carry = start = fresh(2, 9, 9, torch.Generator().manual_seed(seed))
+    net = net.cpu()
+    with torch.no_grad():
+        for _ in range(RECORDED):
+            moves, halt, known, carry = net(maze, carry)
+    said = torch.where(known > SURE, moves.argmax(1), -1)
+    arrays = {"maze": maze, "carry": start, "moves": said, "halt": halt, "next_carry": carry}
+    np.savez_compressed(path, **{name: value.numpy() for name, value in arrays.items()})
 
 
 def reads(net: Step, mazes: list[tuple[list[str], int]], device: torch.device) -> list[tuple[int, float]]:
