@@ -145,8 +145,10 @@ def _watched(as_json: bool) -> Iterator[Any]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True, refresh_per_second=4) as bar:
-        task = bar.add_task("")
+    # The bar takes over a stdout that is the same terminal, so that lines and bar do not mix; never one that is a file.
+    options: dict[str, Any] = {"transient": True, "refresh_per_second": 4, "redirect_stdout": sys.stdout.isatty()}
+    with Progress(*columns, console=console(stderr=True), **options) as bar:
+        task = bar.add_task("reading the data", total=None)
         yield Watch(say=say, step=_stepping(bar, task))
 
 

@@ -230,6 +230,7 @@ def _train(
             " to use; look at the labels, and add texts"
         )
     contents = _contents(settings, name, data, made, floor, cases, figures, worst)
+    watch.step("checking what was made", 0, 1)
     text_folder.write(settings.out, made.model, contents)
     report = check(settings.out, trust=True)
     shutil.rmtree(workshop, ignore_errors=True)

@@ -167,8 +167,15 @@ def test_cases_are_right_above_the_floor_or_abstained_on() -> None:
     said = Said(["a", "a", "a", "a", "a", "b"], np.array([0.9, 0.4, 0.9, 0.2, 0.9, 0.9]))
     assert pick_cases(said, given, 0.5, "oos", 0).splitlines() == [
         '{"input": {"text": "yes"}, "expected": {"label": "a"}}',
+        '{"input": {"text": "a\\u0007b"}, "expected": {"label": "b"}}',
         '{"input": {"text": "out"}, "expected": null}',
     ]
+
+
+def test_long_texts_are_cases_where_there_are_no_others() -> None:
+    given = rows(("a", "very long " * 500), ("a", "quite long " * 500))
+    picked = pick_cases(Said(["a", "a"], np.array([1.0, 1.0])), given, 0.99, "oos", 0)
+    assert picked.count("\n") == 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 60])
