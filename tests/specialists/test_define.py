@@ -74,6 +74,8 @@ async def test_bad_arguments_never_reach_the_function(x: Any) -> None:
         ({"steps": (4, 8)}, "parameter of type Effort"),
         ({"steps": (8, 4)}, "growing"),
         ({"steps": (0,)}, "growing"),
+        ({"steps": "auto"}, "parameter of type Effort"),
+        ({"steps": "many"}, "growing"),
         ({"name": "two words"}, r"pass name= with"),
         ({"name": "ѕudoku"}, r"pass name= with"),
         ({"name": "９lives"}, r"pass name= with"),
@@ -274,6 +276,25 @@ class Thinker:
         self.efforts.append(effort)
         steps = min(10, effort.max_steps or 10)
         return Answer(x, confidence=steps / 10, steps=steps)
+
+
+async def test_steps_as_long_as_they_pay_are_one_rung_that_a_caller_may_cap() -> None:
+    asked: list[int | None] = []
+
+    @specialist(verify=lambda arguments, value: value > 9, sound=True, steps="auto")
+    def thinker(x: int, effort: Effort) -> Answer[int]:
+        asked.append(effort.max_steps)
+        return Answer(x, steps=effort.max_steps or 10)
+
+    @specialist(verify=lambda arguments, value: value > 9, sound=True, next=thinker)
+    def before(x: int) -> int:
+        return 0
+
+    assert (await thinker.solve(10)).accepted_by == "verified"
+    outcome = await thinker.solve(1, effort=Effort(max_steps=3))
+    assert [attempt.rung for attempt in outcome.attempts] == ["specialist"]
+    assert (await before.solve(10)).answered_by == "next:thinker"
+    assert asked == [None, 3, None]
 
 
 async def test_more_steps_are_rungs_of_their_own() -> None:
