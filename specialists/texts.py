@@ -13,11 +13,12 @@ This module knows nothing of models, labels and files.
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 import zlib
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,6 +96,40 @@ def encode(texts: list[str]) -> dict[str, NDArray[np.int64]]:
     return arrays
 
 
+LONGEST_WORD = 1000
+"""A tokenizer that looks for parts of a word takes the square of its length and more."""
+
+_WORDS_OF_BPE = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_PATTERNS = {
+    " {2,}",
+    r"\s+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    _WORDS_OF_BPE % "",
+    _WORDS_OF_BPE % "{1,3}",
+}
+"""Regular expressions that tokenizers are known to have. They are read in this process, and others may never end."""
+
+
+def _check_bounded(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ``ValueError`` for a part of a tokenizer that could take for ever over some text, or make it grow.
+
+    It is given each object of the file; a vocabulary, whose values are numbers, has nothing that is looked for here.
+    """
+    for key, value in pairs:
+        if key == "Regex" and isinstance(value, str) and value not in _PATTERNS:
+            raise ValueError("it has a regular expression of its own, which may take for ever on some texts")
+        if key == "max_input_chars_per_word" and not (isinstance(value, int) and value <= LONGEST_WORD):
+            raise ValueError(f"it reads words of more than {LONGEST_WORD} letters")
+        if (key == "String" and value == "") or (key == "type" and value == "Replace" and not _shrinks(pairs)):
+            raise ValueError("it replaces letters by more letters")
+
+
+def _shrinks(replace: list[tuple[str, Any]]) -> bool:
+    return all(len(value) <= 1 for key, value in replace if key == "content" and isinstance(value, str))
+
+
 class Tokens:
     """The tokens of a ``tokenizer.json``, up to ``most`` of a text.
 
@@ -111,7 +146,9 @@ class Tokens:
                 " run `pip install 'brain-specialists[encoder]'`"
             ) from None
         try:
-            self._tokenizer = Tokenizer.from_str(data.decode("utf-8"))
+            text = data.decode("utf-8")
+            json.loads(text, object_pairs_hook=_check_bounded)
+            self._tokenizer = Tokenizer.from_str(text)
             self._tokenizer.no_padding()
             self._tokenizer.enable_truncation(most)
         except Exception as error:
@@ -123,7 +160,8 @@ class Tokens:
         import numpy as np
 
         # Later text cannot be among the first tokens; what is not read costs nothing.
-        found = self._tokenizer.encode_batch([text[: MAX_WORDS * 64] for text in texts])
+        # One by one: a batch would start threads, which a fork does not survive.
+        found = [self._tokenizer.encode(text[: MAX_WORDS * 64]) for text in texts]
         ids = np.zeros((len(texts), max([1, *(len(each.ids) for each in found)])), np.int64)
         mask = np.zeros_like(ids)
         for row, marks, each in zip(ids, mask, found, strict=True):

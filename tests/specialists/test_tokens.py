@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -80,6 +81,49 @@ def test_what_is_no_tokenizer_is_refused_in_one_sentence(folder: Path, data: byt
     with pytest.raises(CardError, match=r"is not a tokenizer that can be read") as caught:
         load(folder, trust=True)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            '{"type":"Whitespace"}',
+            '{"type":"Split","pattern":{"Regex":"(a+)+$"},"behavior":"Removed","invert":false}',
+            "own",
+        ),
+        (
+            '{"type":"Whitespace"}',
+            '{"type":"Split","pattern":{"R\\u0065gex":"x"},"behavior":"Removed","invert":false}',
+            "own",
+        ),
+        ('{"type":"Lowercase"}', '{"type":"Replace","pattern":{"String":"a"},"content":"aaaaaaaaaa"}', "more letters"),
+        ('{"type":"Lowercase"}', '{"type":"Replace","pattern":{"String":""},"content":"a"}', "more letters"),
+        ('"type":"WordLevel"', '"type":"WordPiece","max_input_chars_per_word":100000000', "more than 1000 letters"),
+    ],
+    ids=range(5),
+)
+def test_a_tokenizer_that_may_never_end_is_refused(folder: Path, old: str, new: str, says: str) -> None:
+    data = json.dumps(json.loads((folder / "tokenizer.json").read_text()), separators=(",", ":"))
+    assert old in data
+    (folder / "tokenizer.json").write_text(data.replace(old, new))
+    seal(folder)
+    with pytest.raises(CardError, match=says):
+        load(folder, trust=True)
+
+
+@pytest.mark.parametrize(
+    "normal",
+    [
+        '{"type":"Replace","pattern":{"Regex":" {2,}"},"content":" "}',
+        '{"type":"Replace","pattern":{"String":"``"},"content":"x"}',
+    ],
+)
+def test_what_usual_tokenizers_hold_is_read(folder: Path, normal: str) -> None:
+    data = json.dumps(json.loads((folder / "tokenizer.json").read_text()), separators=(",", ":"))
+    data = data.replace('{"type":"Lowercase"}', normal).replace('"awful":3', '"awful":3,"Regex":4,"type":5,"String":6')
+    (folder / "tokenizer.json").write_text(data)
+    seal(folder)
+    assert load(folder, trust=True).solve_sync("so happy").value.label == "glad"
 
 
 def test_a_tokenizer_that_is_too_large_is_not_read(folder: Path) -> None:
