@@ -17,8 +17,9 @@ import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from specialists.training import sudoku_puzzles as puzzles
-from specialists.training.constraints_pools import Mixture, Pool, every_pool, read_hard
+from specialists.training.constraints_pools import Batch, Mixture, Pool, every_pool, read_hard
 from specialists.training.constraints_step import Step, Thought, export, parameters
 
 UNROLL = 6
@@ -54,17 +55,26 @@ def price(chance: Tensor, boldness: float) -> Tensor:
     return -chance.log() if boldness == 0 else (1 - chance**boldness) / boldness
 
 
-def surprise(thought: Thought, pool: Pool, boldness: float) -> Tensor:
+def surprise(thought: Thought, batch: Batch, boldness: float) -> Tensor:
     """What a step's reading costs: against the one solution, or, where there are several, against the rules alone.
 
     By the rules the price is that of each conflict's probability not to be one, over the variables: any solution is as
     good as another, and the noise that a rollout begins from decides which.
     """
     chances = thought.logits.softmax(2)
-    if pool.unique:
-        return price(chances.gather(2, pool.solution.unsqueeze(2)).squeeze(2), boldness).mean()
+    if batch.unique:
+        return price(chances.gather(2, batch.solution.unsqueeze(2)).squeeze(2), boldness).mean()
     clash = torch.matmul(chances, chances.transpose(1, 2))
-    return (price(1 - clash, boldness) * pool.conflicts).sum((1, 2)).div(2 * pool.variables).mean()
+    return (price(1 - clash, boldness) * batch.conflicts).sum((1, 2)).div(2 * chances.shape[1]).mean()
+
+
+class Done(NamedTuple):
+    """What one thread made of its part of a batch."""
+
+    gradients: tuple[Tensor, ...]
+    loss: float
+    carry: Tensor
+    right: Tensor
 
 
 class Training:
@@ -74,9 +84,10 @@ class Training:
     states it really gets into, and spends most of its time on what it cannot do yet.
     """
 
-    def __init__(self, mixture: Mixture, seed: int, device: str) -> None:
+    def __init__(self, mixture: Mixture, seed: int, device: str, threads: int = 1) -> None:
         torch.manual_seed(seed)
-        self.device = device
+        self.device, self.threads = device, threads
+        self.workers = ThreadPoolExecutor(threads)
         self.net, self.mean, self.mixture = Step().to(device), Step().to(device), mixture
         self.mean.load_state_dict(self.net.state_dict())
         groups = [
@@ -112,45 +123,52 @@ class Training:
             group["lr"] = rate
         boldness = BOLDNESS if progress >= BOLD_FROM else 0.0
         pool = self.mixture.choose()
-        carry, thoughts = pool.carry, list[Thought]()
-        for step in range(UNROLL):
-            thought = self.net(pool.allowed, pool.groups, pool.overlaps, carry)
-            carry = thought.carry
-            if step % 2:
-                thoughts.append(thought)
-        with torch.no_grad():
-            wrong = [pool.wrong(each.logits.argmax(2)) for each in thoughts]
-            right = ~wrong[-1].any(1)
-        losses = []
-        for each, mistaken in zip(thoughts, wrong, strict=True):
-            doubt = functional.binary_cross_entropy_with_logits(each.doubt, mistaken.float())
-            halt = functional.binary_cross_entropy_with_logits(each.halt, right.float())
-            losses.append(surprise(each, pool, boldness) + DOUBT_WEIGHT * doubt + HALT_WEIGHT * halt)
-        loss = torch.stack(losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        # Each thread has its share of the problems; for so small a network, threads inside a product gain nothing.
+        share = -(-len(pool.age) // self.threads)
+        parts = [pool.batch.rows(slice(first, first + share)) for first in range(0, len(pool.age), share)]
+        jobs = [self.workers.submit(self._gradients, part, len(part.carry) / len(pool.age), boldness) for part in parts]
+        done = [job.result() for job in jobs]
+        for parameter, *grads in zip(self.net.parameters(), *(each.gradients for each in done), strict=True):
+            parameter.grad = torch.stack(grads).sum(0)
         nn.utils.clip_grad_norm_(self.net.parameters(), 0.5)
         self.optimizer.step()
         self.updates += 1
         with torch.no_grad():
             for kept, now in zip(self.mean.parameters(), self.net.parameters(), strict=True):
                 kept.lerp_(now, max(1 / self.updates, 0.002))
-        pool.go_on(carry.detach(), right, LONGEST)
-        return loss.item()
+        pool.go_on(torch.cat([each.carry for each in done]), torch.cat([each.right for each in done]), LONGEST)
+        return sum(each.loss for each in done)
+
+    def _gradients(self, batch: Batch, share: float, boldness: float) -> Done:
+        carry, thoughts = batch.carry, list[Thought]()
+        for step in range(UNROLL):
+            thought = self.net(batch.allowed, batch.groups, batch.overlaps, carry)
+            carry = thought.carry
+            if step % 2:
+                thoughts.append(thought)
+        with torch.no_grad():
+            wrong = [batch.wrong(each.logits.argmax(2)) for each in thoughts]
+            right = ~wrong[-1].any(1)
+        losses = []
+        for each, mistaken in zip(thoughts, wrong, strict=True):
+            doubt = functional.binary_cross_entropy_with_logits(each.doubt, mistaken.float())
+            halt = functional.binary_cross_entropy_with_logits(each.halt, right.float())
+            losses.append(surprise(each, batch, boldness) + DOUBT_WEIGHT * doubt + HALT_WEIGHT * halt)
+        loss = torch.stack(losses).mean() * share
+        gradients = torch.autograd.grad(loss, list(self.net.parameters()))
+        return Done(gradients, loss.item(), carry.detach(), right)
 
 
 def solved_at(net: Step, pool: Pool, steps: int) -> Tensor:
     """The step 1..`steps` at which each problem of `pool` was first right in one rollout, else `steps + 1`: (n,)."""
+    left, first = torch.arange(len(pool.age)), torch.full((len(pool.age),), steps + 1)
     batch = pool.batch
-    first = torch.full((batch,), steps + 1)
-    left = torch.arange(batch)
-    carry = pool.carry
     for step in range(1, steps + 1):
         with torch.no_grad():
-            thought = net(pool.allowed[left], pool.groups[left], pool.overlaps[left], carry)
-        right = ~pool.wrong(thought.logits.argmax(2), left).any(1)
+            thought = net(batch.allowed, batch.groups, batch.overlaps, batch.carry)
+        right = ~batch.wrong(thought.logits.argmax(2)).any(1)
         first[left[right.cpu()]] = step
-        left, carry = left[~right.cpu()], thought.carry[~right]
+        left, batch = left[~right.cpu()], batch._replace(carry=thought.carry).rows(~right)
         if not len(left):
             break
     return first
@@ -178,18 +196,20 @@ def train(out: Path, minutes: float, seed: int, resume: bool, hard: list[Path], 
         )
         maker.start()
     try:
-        _train(out, folder, minutes * 60 - (time.monotonic() - began), seed, resume, rows)
+        _train(out, folder, minutes * 60 - (time.monotonic() - began), seed, resume, rows, threads)
     finally:
         if maker is not None:
             maker.terminate()
 
 
-def _train(out: Path, folder: Path, seconds: float, seed: int, resume: bool, hard: list[puzzles.Puzzle]) -> None:
+def _train(
+    out: Path, folder: Path, seconds: float, seed: int, resume: bool, hard: list[puzzles.Puzzle], threads: int
+) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     random_rows = puzzles.read_blocks(sorted(folder.glob(f"{seed}-*[13579].csv")))
     pools = every_pool(random_rows[VALID:], hard, seed, device)
     checked = {pool.name: pool for pool in every_pool(random_rows[:VALID], hard[:VALID], seed + 1, device, VALID)}
-    training = Training(Mixture(pools, seed), seed, device)
+    training = Training(Mixture(pools, seed), seed, device, 1 if device == "cuda" else threads)
     if resume and (out / "last.pt").exists():
         training.load(out / "last.pt")
     began, reported = time.monotonic() - training.spent, time.monotonic()
@@ -248,7 +268,7 @@ def main() -> None:
     parser.add_argument("--hard", type=Path, nargs="+", default=[], metavar="FILE", help="hard Sudokus to learn from")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     given = parser.parse_args()
-    torch.set_num_threads(given.threads)
+    torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
     train(given.out, given.minutes, given.seed, given.resume, given.hard, given.threads)
 

@@ -11,6 +11,7 @@ import io
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from specialists.training.constraints_problems import Made
 from specialists.training.constraints_step import WIDTH
 from specialists.training.sudoku_puzzles import Puzzle
 
-__all__ = ["Mixture", "Pool", "every_pool", "read_hard"]
+__all__ = ["Batch", "Mixture", "Pool", "every_pool", "read_hard"]
 
 Array = NDArray[np.float32]
 HARD_SHARE = 0.5
@@ -33,18 +34,41 @@ MADE = 300
 """Problems made for each pool but that of the 9x9 Sudokus."""
 
 
-class Pool:
-    """Problems of one shape, and a batch of them under way.
+class Batch(NamedTuple):
+    """Problems under way: ``allowed`` (n, V, N), ``groups`` (n, G, V), ``overlaps`` (n, O, V), ``conflicts`` (n, V, V),
+    ``solution`` (n, V), ``carry`` (n, V, N, D).
 
-    ``allowed`` (n, V, N), ``groups`` (n, G, V), ``overlaps`` (n, O, V), ``conflicts`` (n, V, V), ``solution`` (n, V):
-    tensors of the batch. ``unique``: every problem has one solution, and is learned from that; else from the rules.
-    ``weight``: how often it gets an update.
+    ``unique``: every problem has one solution, and is learned from that; else from the rules.
     """
+
+    allowed: Tensor
+    groups: Tensor
+    overlaps: Tensor
+    conflicts: Tensor
+    solution: Tensor
+    carry: Tensor
+    unique: bool
+
+    def wrong(self, reading: Tensor) -> Tensor:
+        """Which variables of a reading (n, V) are wrong: unlike the one solution, or in conflict. Bool (n, V)."""
+        if self.unique:
+            return reading != self.solution
+        same = reading.unsqueeze(2) == reading.unsqueeze(1)
+        return (same & (self.conflicts > 0)).any(2)
+
+    def rows(self, which: slice | Tensor) -> Batch:
+        """Some of the problems."""
+        allowed, groups, overlaps, conflicts, solution, carry = (tensor[which] for tensor in self[:-1])
+        return Batch(allowed, groups, overlaps, conflicts, solution, carry, self.unique)
+
+
+class Pool:
+    """Problems of one shape, and a batch of them under way. ``weight``: how often it gets an update."""
 
     def __init__(
         self, name: str, made: Sequence[Made], batch: int, weight: float, seed: int, device: str, hard: int = 0
     ) -> None:
-        self.name, self.weight, self.unique, self.device = name, weight, made[0].unique, device
+        self.name, self.weight, self.device = name, weight, device
         self.chance = np.random.default_rng([seed, len(made), batch])
         self.noise = torch.Generator().manual_seed(seed)
         rows = [each.problem.arrays() for each in made]
@@ -55,35 +79,30 @@ class Pool:
         kept = rows[:1] if self.shared else rows
         self.every_groups = _stack([row["groups"][0] for row in kept])
         self.every_overlaps = _stack([row["overlaps"][0] for row in kept])
-        self.variables, self.values = self.every_allowed.shape[1:]
+        variables, self.values = self.every_allowed.shape[1:]
         self.hard = hard
-        self.batch = batch
-        self.solution = torch.zeros(batch, self.variables, dtype=torch.long, device=device)
-        self.allowed = torch.zeros(batch, self.variables, self.values, device=device)
-        self.groups = torch.zeros(batch, *self.every_groups.shape[1:], device=device)
-        self.overlaps = torch.zeros(batch, *self.every_overlaps.shape[1:], device=device)
-        self.conflicts = torch.zeros(batch, self.variables, self.variables, device=device)
-        self.carry = torch.zeros(batch, self.variables, self.values, WIDTH, device=device)
+        self.batch = Batch(
+            torch.zeros(batch, variables, self.values, device=device),
+            torch.zeros(batch, *self.every_groups.shape[1:], device=device),
+            torch.zeros(batch, *self.every_overlaps.shape[1:], device=device),
+            torch.zeros(batch, variables, variables, device=device),
+            torch.zeros(batch, variables, dtype=torch.long, device=device),
+            torch.zeros(batch, variables, self.values, WIDTH, device=device),
+            made[0].unique,
+        )
         self.age = torch.from_numpy(self.chance.integers(0, 12, batch))
         self._place(torch.arange(batch), self._pick(batch))
 
     def again(self) -> Pool:
         """This pool with its first problems under way from fresh noise: the same each time, for measuring."""
         self.noise = torch.Generator().manual_seed(0)
-        self._place(torch.arange(self.batch), np.arange(self.batch) % len(self.every_allowed), more=False)
+        count = len(self.age)
+        self._place(torch.arange(count), np.arange(count) % len(self.every_allowed), more=False)
         return self
-
-    def wrong(self, reading: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Which variables of a reading (n, V) are wrong: unlike the one solution, or in conflict. bool (n, V)."""
-        if self.unique:
-            return reading != (self.solution if rows is None else self.solution[rows])
-        conflicts = self.conflicts if rows is None else self.conflicts[rows]
-        same = reading.unsqueeze(2) == reading.unsqueeze(1)
-        return (same & (conflicts > 0)).any(2)
 
     def go_on(self, carry: Tensor, right: Tensor, longest: int) -> None:
         """Keep the carries; what is right or too old makes room for another problem."""
-        self.carry, self.age = carry, self.age + 1
+        self.batch, self.age = self.batch._replace(carry=carry), self.age + 1
         gone = torch.nonzero(right.cpu() | (self.age >= longest)).squeeze(1)
         if len(gone):
             self._place(gone, self._pick(len(gone)))
@@ -103,22 +122,17 @@ class Pool:
 
     def _place(self, slots: Tensor, index: NDArray[np.int64], more: bool = True) -> None:
         allowed, solution = self.every_allowed[index], self.every_solution[index]
-        if self.unique and more:
+        if self.batch.unique and more:
             allowed = self._with_more(allowed, solution)
         source = np.zeros_like(index) if self.shared else index
         groups = torch.from_numpy(self.every_groups[source])
         conflicts = (torch.matmul(groups.transpose(1, 2), groups) > 0).float()
         conflicts -= torch.diag_embed(conflicts.diagonal(dim1=1, dim2=2))
-        noise = torch.randn(len(index), *self.carry.shape[1:], generator=self.noise)
-        for tensor, new in (
-            (self.solution, torch.from_numpy(solution)),
-            (self.allowed, torch.from_numpy(allowed)),
-            (self.groups, groups),
-            (self.overlaps, torch.from_numpy(self.every_overlaps[source])),
-            (self.conflicts, conflicts),
-            (self.carry, noise),
-        ):
-            tensor[slots] = new.to(self.device)
+        noise = torch.randn(len(index), *self.batch.carry.shape[1:], generator=self.noise)
+        overlaps = torch.from_numpy(self.every_overlaps[source])
+        new = (torch.from_numpy(allowed), groups, overlaps, conflicts, torch.from_numpy(solution), noise)
+        for tensor, rows in zip(self.batch[:-1], new, strict=True):
+            tensor[slots] = rows.to(self.device)
         self.age[slots] = 0
 
     def _with_more(self, allowed: Array, solution: NDArray[np.int64]) -> Array:
