@@ -223,6 +223,10 @@ def _readme(contents: Contents, size: int) -> str:
         "Its verifier is complete and not sound: it fails what is none of the labels, and cannot tell by rule which"
         ' label is right. What is accepted is accepted by confidence (`accepted_by == "confident"`).',
         "",
+        "## How it works",
+        "",
+        _how(contents),
+        "",
         "## How it was made",
         "",
         "| | |",
@@ -256,11 +260,29 @@ def _readme(contents: Contents, size: int) -> str:
 
 def _wrapped(line: str) -> str:
     """Prose in lines of the usual length; tables, pictures and headings stay whole."""
-    if line.startswith(("|", "#", "!")):
+    if line.startswith(("|", "#", "!", "```", COMMAND)):
         return line
     further = "  " if line.startswith("- ") else ""
     return "\n".join(
         textwrap.wrap(line, 120, subsequent_indent=further, break_long_words=False, break_on_hyphens=False) or [""]
+    )
+
+
+def _how(contents: Contents) -> str:
+    if contents.tokenizer is not None:
+        return (
+            "A sentence encoder, which was made elsewhere and stays as it was, gives a vector for each token that"
+            " `tokenizer.json` makes of a text, or one for the whole of it. Their mean, brought to length 1, goes"
+            f" through one hidden layer to {len(contents.labels)} probabilities, of which the highest is the"
+            ' confidence. In training, texts that fit no label had the target "all labels alike".'
+        )
+    return (
+        "Words, pairs of words and character 3- to 5-grams are hashed with CRC-32. The graph looks the hashes up in its"
+        " own sorted table, so it knows which it has never seen; it adds up the embeddings of each kind, and one hidden"
+        f" layer gives {len(contents.labels)} probabilities, of which the highest is the confidence. In training, texts"
+        ' that fit no label had the target "all labels alike": those of the data, if it has some, and others made from'
+        " texts in scope by replacing the words that speak for their label. One in five texts was shown with typing"
+        " mistakes."
     )
 
 
@@ -286,14 +308,14 @@ def _figures(contents: Contents) -> list[str]:
     ]
     lines = [f"| {what} | {' | '.join(values)} |" for what, values in rows if set(values) != {"-"}]
     commands = list(dict.fromkeys(command for _, _, command in contents.measured))
-    lines += ["", *(f"Command: `{command}`" for command in commands)]
+    lines += ["", "Command:", "", "```console", *commands, "```"]
     if contents.tested:
         rows_of = 'rows `{"input": {"text": …}, "expected": {"label": …}}`'
         if every[0].abstained_out_of_scope is not None:
             rows_of += f', with `"expected": null` for `{contents.out_of_scope}`'
         lines += [
             "",
-            f"`{_eval(contents)}` counts the same again: FILE.jsonl holds these texts as {rows_of}.",
+            f"`{_eval(contents)}` counts them again; FILE.jsonl holds these texts as {rows_of}.",
         ]
     return lines
 

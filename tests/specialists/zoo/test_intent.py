@@ -1,10 +1,8 @@
-"""The bundled router: its features, its graph on strange input, its cases, and its recipe on data made here."""
+"""The bundled router: its features, its graph on strange input, its cases, and what it has always said of them."""
 
 from __future__ import annotations
 
 import json
-import random
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -82,7 +80,7 @@ async def test_what_is_no_text_never_reaches_the_model(text: Any) -> None:
 
 
 def test_the_floor_is_the_declared_one_and_the_file_is_small() -> None:
-    assert intent.min_confidence == 0.81
+    assert intent.min_confidence == 0.8
     assert model.path.stat().st_size < 2_000_000
     assert len(labels) == len(set(labels)) == 150
     assert "CC BY 3.0" in str(card.data)
@@ -90,61 +88,20 @@ def test_the_floor_is_the_declared_one_and_the_file_is_small() -> None:
 
 def test_there_is_no_code_in_the_folder() -> None:
     assert card.function is None
-    assert sorted(card.files) == ["cases.jsonl", "labels.txt", "model.onnx"]
+    assert sorted(card.files) == ["cases.jsonl", "curve.svg", "labels.txt", "model.onnx"]
+    assert card.command is not None
+    assert card.command.startswith("brain specialists train text-classifier --data clinc150.train.tsv.gz ")
 
 
-def test_the_recipe_trains_exports_and_resumes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("torch")
-    from specialists.training import intent as recipe
+def test_the_graph_says_what_was_recorded_when_it_was_made() -> None:
+    recorded = json.loads((Path(__file__).parent / "intent_probabilities.json").read_text("utf-8"))
+    texts = recorded["texts"]
+    found = np.concatenate([model.run_sync(**features.encode([text]))["probabilities"] for text in texts])
+    assert np.abs(found - np.array(recorded["probabilities"])).max() < 1e-4
 
-    words = {
-        "weather": "rain sun cloud storm wind",
-        "money": "pay bank cash loan coin",
-        "food": "soup rice bread egg tea",
-    }
-    chance = random.Random(0)
 
-    def rows(count: int) -> str:
-        made = [(label, " ".join(chance.choices(words[label].split(), k=3))) for label in words for _ in range(count)]
-        return "".join(f"{label}\tplease tell me about {text}\n" for label, text in made)
-
-    (tmp_path / "own.train.tsv").write_text(rows(100), "utf-8")
-    (tmp_path / "own.test.tsv").write_text(rows(20), "utf-8")
-    monkeypatch.setattr(recipe, "MADE_TEXTS", 500)
-    monkeypatch.setattr(recipe, "EPOCHS", 3)
-    whole, halved = tmp_path / "whole", tmp_path / "halved"
-
-    def run(*arguments: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["intent", "--data", str(tmp_path), *arguments])
-        recipe.main()
-
-    run("--out", str(whole))
-    save, saved = recipe.torch.save, []
-
-    def stop_after_two(state: Any, path: Any) -> None:
-        save(state, path)
-        saved.append(path)
-
-    class Stopped(Exception):
-        pass
-
-    def replace(path: Path, target: Path) -> Path:
-        moved = real_replace(path, target)
-        if len(saved) == 2:
-            raise Stopped
-        return moved
-
-    real_replace = Path.replace
-    with monkeypatch.context() as patched:
-        patched.setattr(recipe.torch, "save", stop_after_two)
-        patched.setattr(Path, "replace", replace)
-        with pytest.raises(Stopped):
-            run("--out", str(halved))
-    run("--out", str(halved), "--resume")
-    assert "resumed after epoch 2" in capsys.readouterr().out
-    assert (halved / "model.onnx").read_bytes() == (whole / "model.onnx").read_bytes()
-    assert json.loads((whole / "measured.json").read_text("utf-8"))["test"]["in_scope_accuracy"] > 0.9
-    found = OnnxModel(whole / "model.onnx").run_sync(**features.encode(["please tell me about rice soup"]))
-    assert (whole / "labels.txt").read_text("utf-8").split()[int(found["probabilities"].argmax())] == "food"
+def test_the_curve_is_a_small_picture() -> None:
+    picture = (FOLDER / "curve.svg").read_text("utf-8")
+    assert picture.startswith("<svg ")
+    assert len(picture) < 60_000
+    assert "(curve.svg)" in (FOLDER / "README.md").read_text("utf-8")

@@ -1,0 +1,1 @@
+"""Tests that train: they need the extra `train`, and are run by `make test-train`."""
