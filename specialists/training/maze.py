@@ -43,7 +43,7 @@ SIZES = ((9, 48), (16, 20), (23, 10), (31, 6), (42, 4))
 RATE = 3e-3
 FRONT = 4
 """Steps since news of the goal came to a cell, while the cell counts among the front of the wave."""
-REPORTS = ((180.0, 20.0), (math.inf, 120.0))
+REPORTS = ((300.0, 30.0), (math.inf, 120.0))
 """Up to how many seconds of the training a line is printed how often; the first minutes are those that change most."""
 CHECKED = {"15x15": (15, 1, 100), "30x30, path > 110": (30, 111, 30)}
 RECORDED = 12
@@ -244,7 +244,7 @@ def far_aside(seed: int) -> dict[str, list[tuple[list[str], int]]]:
     found = {}
     for name, (side, least, count) in FAR.items():
         chance = random.Random(f"aside {seed} {name}")
-        kinds = ("depth-first", "braided", "wilson", "rooms")
+        kinds = ("depth-first", "braided", "wilson", "spiral")
         mazes = [grids.make(chance, kinds[number % 4], side, side, least)[0] for number in range(count)]
         found[name] = [(grid, grids.path_length(grid)) for grid in mazes]
     return found
@@ -314,7 +314,7 @@ def report(training: Training, aside: dict[str, list[tuple[list[str], int]]], lo
     point: dict[str, Any] = {"minutes": round(training.spent / 60, 2), "computing": round(training.computing / 60, 2)}
     point |= {"updates": training.updates, "loss": loss}
     for name, mazes in aside.items():
-        most = 2 * max(length for _, length in mazes)
+        most = 10 + max(length for _, length in mazes)
         point[name] = float(solved_at(training.mean, mazes, most, training.device)[:, -1].mean())
     training.curve.append(point)
     print("  ".join(f"{key} {value:.4g}" for key, value in point.items()), flush=True)

@@ -19,6 +19,8 @@ from specialists.training import maze_grids as grids  # noqa: E402
 from specialists.training.maze_step import SURE, WIDTH, Step, export, parameters  # noqa: E402
 from specialists.zoo.maze import solver  # noqa: E402
 
+CHECKED, FAR = recipe.CHECKED, recipe.FAR
+
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +126,16 @@ def test_a_finished_run_leaves_a_model_its_curve_and_a_picture(tmp_path: Path) -
     assert set(curve["steps"]) == {*recipe.CHECKED, *recipe.FAR}
     recipe.draw_curve(tmp_path)
     assert (tmp_path / "curve.svg").stat().st_size < 60_000
+
+
+def test_what_is_kept_aside_can_be_made_and_is_as_long_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe, "CHECKED", CHECKED)
+    monkeypatch.setattr(recipe, "FAR", FAR)
+    for seed in (0, 1):
+        found = recipe.kept_aside(seed) | recipe.far_aside(seed)
+        for name, (side, least, count) in (CHECKED | FAR).items():
+            assert len(found[name]) == count
+            assert all(len(grid) == len(grid[0]) == side and length >= least for grid, length in found[name])
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
