@@ -215,19 +215,26 @@ def _train(
     floor = choose_floor(chosen, parts.chosen, len(labels), settings.out_of_scope)
     figures: Figures | None = None
     worst: list[tuple[str, int, int, str]] = []
-    said, shown = chosen, parts.chosen
+    held_out = [(chosen, parts.chosen)]
     if parts.measured.texts:
         measured = ask(model, read, labels, parts.measured, watch.tick("measuring"))
         figures = measure(measured, parts.measured, floor, settings.out_of_scope)
         worst = weakest(measured, parts.measured, settings.out_of_scope)
         if settings.test is None:
-            said, shown = measured, parts.measured
+            held_out.insert(0, (measured, parts.measured))
+    cases = data.cases or ""
+    for said, shown in held_out:
+        if '"label"' not in cases:
+            cases = text_folder.pick_cases(said, shown, floor, settings.out_of_scope, settings.seed)
+    if '"label"' not in cases:  # of the few held out none was right; then some that it learned from
+        some = parts.fitted.where(settings.out_of_scope, same=False).pick(range(min(200, len(parts.fitted.texts) // 2)))
+        said = ask(model, read, labels, some, watch.tick("looking for cases"))
+        cases = text_folder.pick_cases(said, some, floor, settings.out_of_scope, settings.seed)
     model.close()
-    cases = data.cases or text_folder.pick_cases(said, shown, floor, settings.out_of_scope, settings.seed)
     if '"label"' not in cases:
         raise SpecialistError(
-            f"of the held-out texts of {settings.data} none is answered rightly above the floor, so there is nothing"
-            " to use; look at the labels, and add texts"
+            f"of the texts of {settings.data} none is answered rightly above the floor, so there is nothing to use;"
+            " look at the labels, and add texts"
         )
     contents = _contents(settings, name, data, made, floor, cases, figures, worst)
     watch.step("checking what was made", 0, 1)

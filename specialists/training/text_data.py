@@ -10,7 +10,7 @@ import hashlib
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -190,12 +190,20 @@ def without(rows: Rows, others: Sequence[Rows]) -> Rows:
 def part(rows: Rows, choose: bool, measure: bool, seed: int) -> Parts:
     """Part the rows by chance, label by label, so that each part has of each label what it has of all.
 
-    Texts with the same words stay together. Every label keeps something to be learned from.
+    Texts with the same words stay together, unless that leaves a part with less than half of its share, as with texts
+    that are mostly numbers; then only the same texts do. Every label keeps something to be learned from.
     """
+    parts = _part(rows, choose, measure, seed, _near)
+    least = len(rows.texts) / period(len(rows.texts)) / 2
+    short = (choose and len(parts.chosen.texts) < least) or (measure and len(parts.measured.texts) < least)
+    return _part(rows, choose, measure, seed, _same) if short else parts
+
+
+def _part(rows: Rows, choose: bool, measure: bool, seed: int, key: Callable[[str], str]) -> Parts:
     every = period(len(rows.texts))
     groups: dict[str, list[int]] = {}
     for i, text in enumerate(rows.texts):
-        groups.setdefault(_near(text), []).append(i)
+        groups.setdefault(key(text), []).append(i)
     by_label: dict[str, list[list[int]]] = {}
     for group in groups.values():
         by_label.setdefault(rows.labels[group[0]], []).append(group)

@@ -262,6 +262,6 @@ def temperature(logits: Tensor, labels: Tensor) -> float:
     With few rows, which may all be right by luck, no label is taken to be wholly certain (as Platt does).
     """
     doubt = 1 / (len(labels) + 2)
-    grid = torch.logspace(-1.5, 0.5, 81)
+    grid = torch.cat([torch.logspace(-1.5, 0.5, 81), torch.logspace(0.525, 1.0, 20)])
     losses = [functional.cross_entropy(logits / t, labels, label_smoothing=doubt) for t in grid]
     return float(grid[int(torch.stack(losses).argmin())])

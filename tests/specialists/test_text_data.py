@@ -186,3 +186,9 @@ def test_the_curve_is_a_small_picture(count: int) -> None:
     assert tree.fromstring(drawn).tag.endswith("svg")
     assert "kept" in drawn
     assert len(drawn) < 20_000
+
+
+def test_texts_that_are_mostly_numbers_are_held_out_too() -> None:
+    given = rows(*((label, f"order {n} {label}") for label in "ab" for n in range(60)))
+    parts = text_data.part(given, choose=True, measure=True, seed=0)
+    assert (len(parts.chosen.texts), len(parts.measured.texts)) == (20, 20)
