@@ -3,7 +3,7 @@
 A rollout is the step network applied again and again to a latent state that began as noise. After every step what it
 reads as is checked by the rules, and the first reading that keeps them ends the thinking. A problem that resists gets
 more rollouts beside the first; then the variable that the network is least certain of is fixed to one value after the
-other, and each such branch gets rollouts of its own. Which branch is pursued, and when a stage is given up, the
+other, and the thinking goes on in each such branch. Which branch is pursued, and when a stage is given up, the
 network's halting head says. Nothing here rules out a value or follows a conflict: that is the network's work.
 
 The same problem is always thought about in the same order. Fewer steps or less time cut that order short, so more of
@@ -32,12 +32,16 @@ SLICE = 16
 """Steps between two looks at the halting head."""
 PATIENCE = 3
 HOPELESS = -2.0
-"""A stage ends early after so many looks in which the head's best logit has not risen, if it lies below this. A branch
-below it is not pursued."""
+"""A stage ends early after so many looks in which the head's best logit has not risen, if it lies below this."""
 
-BRANCH_ROLLOUTS, BRANCH_STEPS = 4, 32
-LEAST_LIKELY = 0.02
+BRANCH_ROLLOUTS, BRANCH_STEPS = 1, 32
+"""Rollouts of a branch, and their steps. They go on from where the most trusted ones stood before the branch."""
+LEAST_LIKELY = 0.03
 """A value with less of the network's mean probability gets no branch, unless it is one of the two likeliest."""
+DOUBT_WEIGHT = 0.1
+"""What a doubt of 1 counts beside probabilities when the least certain variable is chosen."""
+PRUNED = -12.0
+"""A branch of which the halting head's best logit is below this is not pursued."""
 
 MOST_BYTES = 64 * 1024**2
 """Of a carry, or of the widest thing that a step makes on the way: rollouts are fewer where they would be larger."""
@@ -64,6 +68,7 @@ class Rollouts(NamedTuple):
     """Rows that step together: those of ``carry`` go on, the others begin with noise from ``chance``.
 
     ``allowed`` (rows, variables, values); ``groups`` and ``overlaps`` as :meth:`Problem.arrays` gives them, for all.
+    ``chance``: a numpy generator, or ``None`` where all rows go on.
     """
 
     allowed: NDArray[Any]
@@ -86,6 +91,11 @@ class Look(NamedTuple):
     halt: NDArray[Any]
     doubt: NDArray[Any]
     carry: NDArray[Any]
+
+    def of(self, rows: slice) -> Look:
+        """Of some of the rows alone, none of them right."""
+        halt = self.halt[rows]
+        return Look(int(halt.argmax()), False, self.logits[rows], halt, self.doubt[rows], self.carry[rows])
 
 
 def keeps_rules(logits: NDArray[Any], allowed: NDArray[Any], groups: NDArray[Any]) -> NDArray[Any]:
@@ -113,12 +123,13 @@ class Reasoner(OnnxStep):
         have = [] if item.carry is None else [item.carry]
         width = next(entry.shape[-1] for entry in self.model.session.get_inputs() if entry.name == "carry")
         new = (rows - sum(map(len, have)), variables, values, width)
+        noise = [item.chance.standard_normal(new, np.float32)] if new[0] else []
         return super().start(
             {
                 "allowed": item.allowed,
                 "groups": np.repeat(item.groups, rows, 0),
                 "overlaps": np.repeat(item.overlaps, rows, 0),
-                "carry": np.concatenate([*have, item.chance.standard_normal(new, np.float32)]),
+                "carry": np.concatenate([*have, *noise]),
             }
         )
 
@@ -209,26 +220,26 @@ class _Thinking:
         """Fix the least certain variable, look which of its values is promising, and go on from the best of all."""
         import numpy as np
 
-        open_: list[tuple[float, int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        heapq.heappush(open_, (-math.inf, 0, self.allowed[0], look.logits, look.doubt))
+        open_: list[tuple[float, int, NDArray[Any], Look]] = [(-math.inf, 0, self.allowed[0], look)]
         nodes, width = 0, look.carry.shape[-1]
         while open_ and nodes < self.limits.nodes and not self.over:
-            score, _, allowed, logits, doubt = heapq.heappop(open_)
-            if -score < HOPELESS:
+            score, _, allowed, look = heapq.heappop(open_)
+            if -score < PRUNED:
                 return
-            branches = _branches(allowed, logits, doubt)[: self._rows(self.limits.nodes - nodes, width)]
+            branches = _branches(allowed, look.logits, look.doubt)[: self._rows(self.limits.nodes - nodes, width)]
             if not branches:
                 continue
             each = self._rows(BRANCH_ROLLOUTS * len(branches), width) // len(branches)
-            chance = np.random.default_rng((1, nodes))
-            found = await self._run(np.repeat(np.stack(branches), each, 0), None, chance, BRANCH_STEPS)
+            trusted = np.argsort(-look.halt, kind="stable")[:each]
+            each = len(trusted)
+            carry = np.tile(look.carry[trusted], (len(branches), 1, 1, 1))
+            found = await self._run(np.repeat(np.stack(branches), each, 0), carry, None, BRANCH_STEPS)
             if found is None or found.right:
                 return
             for number, branch in enumerate(branches):
-                own = slice(number * each, (number + 1) * each)
                 nodes += 1
-                promise = -float(found.halt[own].max())
-                heapq.heappush(open_, (promise, nodes, branch, found.logits[own], found.doubt[own]))
+                part = found.of(slice(number * each, (number + 1) * each))
+                heapq.heappush(open_, (-float(part.halt.max()), nodes, branch, part))
 
     async def _run(self, allowed: NDArray[Any], carry: NDArray[Any] | None, chance: Any, steps: int) -> Look | None:
         """Step these rows until one is right, ``steps`` are taken, or the halting head gives them up."""
@@ -271,8 +282,9 @@ class _Thinking:
 def _branches(allowed: NDArray[Any], logits: NDArray[Any], doubt: NDArray[Any]) -> list[NDArray[Any]]:
     """``allowed`` (variables, values) with the least certain variable fixed to each likely value, the likeliest first.
 
-    Least certain is where the rollouts' mean probabilities are spread widest; where they all agree, their own doubts
-    tell. Nothing when every variable has one value.
+    That is the variable whose mean probabilities over the rollouts waver between just two values, since few branches
+    then hold the right one; where all are sure of theirs, the network's doubts tell. Nothing when every variable has
+    one value.
     """
     import numpy as np
 
@@ -281,9 +293,10 @@ def _branches(allowed: NDArray[Any], logits: NDArray[Any], doubt: NDArray[Any]) 
         return []
     weights = np.exp(logits - logits.max(2, keepdims=True))
     mean = (weights / weights.sum(2, keepdims=True)).mean(0)
-    spread = -(mean * np.log(mean + 1e-9)).sum(1)
+    ordered = np.sort(mean, 1)
+    wavering = ordered[:, -2] - ordered[:, :-2].sum(1)
     doubts = (1 / (1 + np.exp(-np.clip(doubt, -30, 30)))).mean(0)
-    variable = int(np.where(free, spread + doubts, -np.inf).argmax())
+    variable = int(np.where(free, wavering + DOUBT_WEIGHT * doubts, -np.inf).argmax())
     order = [int(value) for value in np.argsort(-mean[variable], kind="stable") if allowed[variable, value]]
     likely = [value for place, value in enumerate(order) if place < 2 or mean[variable, value] >= LEAST_LIKELY]
     branches = []

@@ -132,7 +132,7 @@ def test_the_branch_that_the_halting_head_trusts_most_goes_on() -> None:
 
     answer = think(Told(right, halt))
     assert answer.value == RIGHT
-    lost = Told(right, lambda state, step: -9.0)
+    lost = Told(right, lambda state, step: reasoner.PRUNED - 1)
     assert think(lost).confidence < 0.01
     assert max(lost.fixed) == 2  # no branch is pursued that the head holds for hopeless
 
