@@ -35,12 +35,13 @@ UNROLL = 6
 LONGEST = 16
 """Segments of `UNROLL` steps after which an unsolved problem makes room for another."""
 RATE = 3e-3
-BOLD_FROM, BOLDNESS = 0.5, 0.8
+BOLD_FROM, BOLDNESS = 0.35, 0.8
 """From this part of the training on the loss is (1 - p**q) / q with q = `BOLDNESS`; before, it is -log p."""
 DOUBT_WEIGHT, HALT_WEIGHT = 0.1, 0.02
 RANDOM_BLOCKS, HARD_BLOCKS, BLOCK = range(1, 40, 2), range(2, 400, 2), 500
 """Blocks of puzzles made before the training, blocks made beside it while it lasts, and puzzles in one."""
 VALID = 96
+STEPS_DRAWN = 256
 REPORT_SECONDS = 240.0
 
 
@@ -207,8 +208,8 @@ def _train(
 ) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     random_rows = puzzles.read_blocks(sorted(folder.glob(f"{seed}-*[13579].csv")))
-    pools = every_pool(random_rows[VALID:], hard, seed, device)
-    checked = {pool.name: pool for pool in every_pool(random_rows[:VALID], hard[:VALID], seed + 1, device, VALID)}
+    pools = every_pool(random_rows[VALID:], hard[VALID:], seed, device)
+    checked = _kept_aside(folder, hard, seed, device)
     training = Training(Mixture(pools, seed), seed, device, 1 if device == "cuda" else threads)
     if resume and (out / "last.pt").exists():
         training.load(out / "last.pt")
@@ -234,6 +235,32 @@ def _train(
     if stopped:
         print(f"stopped; go on with --resume --out {out}", flush=True)
         raise SystemExit(130)
+
+
+def _kept_aside(folder: Path, hard: list[puzzles.Puzzle], seed: int, device: str) -> dict[str, Pool]:
+    """Problems that are not learned from, by name: `VALID` of each kind."""
+    rows = puzzles.read_blocks(sorted(folder.glob(f"{seed}-*[13579].csv")))[:VALID]
+    return {pool.name: pool for pool in every_pool(rows, hard[:VALID], seed + 1, device, VALID)}
+
+
+def draw_curve(out: Path, seed: int, hard: list[Path]) -> None:
+    """`out/curve.svg`: what of the problems kept aside was right, against training time, and then against steps."""
+    from specialists.training.curves import draw
+
+    state = torch.load(out / "last.pt", map_location="cpu")
+    net = Step()
+    net.load_state_dict(state["mean"])
+    steps = {}
+    for name, pool in _kept_aside(out / "puzzles", read_hard(hard), seed, "cpu").items():
+        first = solved_at(net, pool.again(), STEPS_DRAWN)
+        steps[name] = [(n, (first <= n).float().mean().item()) for n in sorted({*range(1, 32), *range(32, 257, 8)})]
+    minutes = {
+        name: [(0.0, 0.0), *((point["minutes"], point["solved"][name]["64"]) for point in state["curve"])]
+        for name in steps
+    }
+    (out / "curve.json").write_text(json.dumps({"training": state["curve"], "steps": steps}, indent=1) + "\n")
+    what, machine = "solved by one rollout, left in 64 steps", "a shared two-core machine"
+    print(f"{out / 'curve.svg'}: {draw(out / 'curve.svg', minutes, steps, what=what, machine=machine)} bytes")
 
 
 def _report(training: Training, checked: dict[str, Pool], loss: float) -> None:
@@ -267,9 +294,13 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a run that was stopped has left off")
     parser.add_argument("--hard", type=Path, nargs="+", default=[], metavar="FILE", help="hard Sudokus to learn from")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--curve", action="store_true", help="only draw curve.svg from what --out holds already")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.curve:
+        draw_curve(given.out, given.seed, given.hard)
+        return
     train(given.out, given.minutes, given.seed, given.resume, given.hard, given.threads)
 
 

@@ -136,10 +136,9 @@ class Pool:
         self.age[slots] = 0
 
     def _with_more(self, allowed: Array, solution: NDArray[np.int64]) -> Array:
-        """A third of the problems get some of their variables given besides, up to a fifth."""
+        """Half of the problems get some of their variables given besides, up to an eighth: as a branch would."""
         n, count = solution.shape
-        most = max(2, count // 5)
-        more = np.where(self.chance.random(n) < 1 / 3, self.chance.integers(1, most, n), 0)
+        more = np.where(self.chance.random(n) < 0.5, self.chance.integers(1, max(2, count // 8), n), 0)
         given = allowed.sum(2) == 1
         rank = (self.chance.random((n, count)) + given).argsort(1).argsort(1)  # what is open first, in a chance order
         one = (solution[:, :, None] == np.arange(self.values)).astype(np.float32)
