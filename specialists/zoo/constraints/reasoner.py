@@ -3,7 +3,7 @@
 A rollout is the step network applied again and again to a latent state that began as noise. After every step what it
 reads as is checked by the rules, and the first reading that keeps them ends the thinking. A problem that resists gets
 more rollouts beside the first; then the variable that the network is least certain of is fixed to one value after the
-other, and the thinking goes on in each such branch. Which branch is pursued, and when a stage is given up, the
+other, and the thinking goes on in each such branch; then come more rollouts yet. Which branch is pursued, and when a stage is given up, the
 network's halting head says. Nothing here rules out a value or follows a conflict: that is the network's work.
 
 The same problem is always thought about in the same order. Fewer steps or less time cut that order short, so more of
@@ -28,6 +28,8 @@ __all__ = ["ALL", "SLICE", "STAGES", "Limits", "Reasoner", "keeps_rules", "reaso
 
 STAGES = ((1, 128), (8, 64), (64, 64))
 """Rollouts of a problem, and for how many steps at most. Those of a stage go on in the next, new ones beside them."""
+BRANCH_AFTER = 2
+"""Stages before the branches, which cost less than the last one and mostly tell more."""
 SLICE = 16
 """Steps between two looks at the halting head."""
 PATIENCE = 3
@@ -158,9 +160,7 @@ async def reason(
     Raises :class:`CannotAnswer` for a problem too large to be stepped, and where there was no time for one step.
     """
     thinking = _Thinking(scheduler, problem, limits, deadline)
-    look = await thinking.stages()
-    if look is not None and not look.right and limits.nodes:
-        await thinking.branches(look)
+    await thinking.think()
     return thinking.answer()
 
 
@@ -199,22 +199,22 @@ class _Thinking:
         confidence = 1.0 if right else min(SUREST, 0.5 / (1 + math.exp(min(-halt, 500.0))))
         return Answer(values, confidence=confidence, steps=self.taken)
 
-    async def stages(self) -> Look | None:
-        """Stage after stage of rollouts. ``None``: there was no time for any."""
+    async def think(self) -> None:
+        """Stage after stage of rollouts, and branches between them."""
         import numpy as np
 
         chance = np.random.default_rng(0)
+        stages = [stage for stage in STAGES if stage[0] <= max(self.limits.rollouts, STAGES[0][0])]
         look: Look | None = None
-        for rollouts, steps in STAGES:
-            if rollouts > self.limits.rollouts and look is not None:
-                break
-            carry = None if look is None else look.carry
+        for number, (rollouts, steps) in enumerate(stages, 1):
             if look is not None:
                 rollouts = max(len(look.carry), self._rows(rollouts, look.carry.shape[-1]))
+            carry = None if look is None else look.carry
             look = await self._run(np.repeat(self.allowed, rollouts, 0), carry, chance, steps) or look
-            if self.over or (look is not None and look.right):
-                break
-        return look
+            if look is not None and number == min(BRANCH_AFTER, len(stages)) and not self.over:
+                await self.branches(look)
+            if self.over:
+                return
 
     async def branches(self, look: Look) -> None:
         """Fix the least certain variable, look which of its values is promising, and go on from the best of all."""
@@ -234,7 +234,7 @@ class _Thinking:
             each = len(trusted)
             carry = np.tile(look.carry[trusted], (len(branches), 1, 1, 1))
             found = await self._run(np.repeat(np.stack(branches), each, 0), carry, None, BRANCH_STEPS)
-            if found is None or found.right:
+            if found is None or self.over:
                 return
             for number, branch in enumerate(branches):
                 nodes += 1
@@ -250,8 +250,6 @@ class _Thinking:
             if found is None:
                 break
             look, carry = found, found.carry
-            if look.right:
-                break
             steps -= SLICE
             best = float(look.halt.max())
             high, stale = max(high, best), 0 if best > high else stale + 1
@@ -272,7 +270,7 @@ class _Thinking:
             return None
         look: Look = result.value
         self.taken += result.steps
-        self.over = result.steps < steps or self.taken == self.limits.max_steps
+        self.over = look.right or result.steps < steps or self.taken == self.limits.max_steps
         halt = float(look.halt[look.best])
         if self.best is None or (look.right, halt) > (self.best[1], self.best[0]):
             self.best = halt, look.right, look.logits[look.best].argmax(1).tolist()
