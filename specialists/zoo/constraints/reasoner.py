@@ -3,8 +3,9 @@
 A rollout is the step network applied again and again to a latent state that began as noise. After every step what it
 reads as is checked by the rules, and the first reading that keeps them ends the thinking. A problem that resists gets
 more rollouts beside the first; then the variable that the network is least certain of is fixed to one value after the
-other, and the thinking goes on in each such branch; then come more rollouts yet. Which branch is pursued, and when a stage is given up, the
-network's halting head says. Nothing here rules out a value or follows a conflict: that is the network's work.
+other, and the thinking goes on in each such branch; then come more rollouts yet. Which branch is pursued, and when a
+stage is given up, the network's halting head says. Nothing here rules out a value or follows a conflict: that is the
+network's work.
 
 The same problem is always thought about in the same order. Fewer steps or less time cut that order short, so more of
 them never lose an answer.
