@@ -27,7 +27,9 @@ __all__ = ["Batch", "Mixture", "Pool", "every_pool", "read_hard"]
 
 Array = NDArray[np.float32]
 HARD_SHARE = 0.5
-"""Of the 9x9 Sudokus under way, where there are hard ones."""
+"""Of the 9x9 Sudokus that come in, where there are hard ones."""
+EASED, HARD_EASED = 0.3, 0.8
+"""Shares of the problems with one solution, and of the hard ones, that get a few clues more."""
 PLANNED = ((30, 4), (30, 5), (30, 6), (30, 7), (30, 8), (30, 9), (24, 4), (40, 8), (60, 5))
 """Exams and slots of the timetables learned from."""
 MADE = 300
@@ -123,7 +125,7 @@ class Pool:
     def _place(self, slots: Tensor, index: NDArray[np.int64], more: bool = True) -> None:
         allowed, solution = self.every_allowed[index], self.every_solution[index]
         if self.batch.unique and more:
-            allowed = self._with_more(allowed, solution)
+            allowed = self._with_more(allowed, solution, index >= len(self.every_allowed) - self.hard)
         source = np.zeros_like(index) if self.shared else index
         groups = torch.from_numpy(self.every_groups[source])
         conflicts = (torch.matmul(groups.transpose(1, 2), groups) > 0).float()
@@ -135,10 +137,15 @@ class Pool:
             tensor[slots] = rows.to(self.device)
         self.age[slots] = 0
 
-    def _with_more(self, allowed: Array, solution: NDArray[np.int64]) -> Array:
-        """Half of the problems get some of their variables given besides, up to an eighth: as a branch would."""
+    def _with_more(self, allowed: Array, solution: NDArray[np.int64], hard: NDArray[np.bool_]) -> Array:
+        """Some problems get a few of their variables given besides, as branches would give them.
+
+        Most of the hard ones do: one that nothing leads into teaches nothing, and a clue or three make it one that is
+        just about to be solved.
+        """
         n, count = solution.shape
-        more = np.where(self.chance.random(n) < 0.5, self.chance.integers(1, max(2, count // 8), n), 0)
+        some = self.chance.random(n) < np.where(hard, HARD_EASED, EASED)
+        more = np.where(some, self.chance.integers(1, np.where(hard, 6, max(2, count // 8))), 0)
         given = allowed.sum(2) == 1
         rank = (self.chance.random((n, count)) + given).argsort(1).argsort(1)  # what is open first, in a chance order
         one = (solution[:, :, None] == np.arange(self.values)).astype(np.float32)
