@@ -37,7 +37,7 @@ def measure(arguments: argparse.Namespace) -> list[Row]:
     for name, data in {"memory bomb": bomb(), **{name: data for name, (data, _) in hostile().items()}}.items():
         spent = median(rounds, lambda data=data: refuse(data))
         rows.append(Row(f"refuse: {name}", spent, "ms", LIMIT_MS, "lower", note=f"{len(data):,} bytes"))
-    ordinary = {f"{name}, bundled": (ZOO / name / "model.onnx").read_bytes() for name in ("sudoku", "intent")}
+    ordinary = {f"{name}, bundled": (ZOO / name / "model.onnx").read_bytes() for name in ("constraints", "intent")}
     for name, data in {**ordinary, "50 MB of weights": heavy()}.items():
         spent = median(rounds, lambda data=data: check_graph(data))
         rows.append(Row(f"look through: {name}", spent, "ms", better="lower", note=f"{len(data):,} bytes"))

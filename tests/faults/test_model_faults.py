@@ -67,7 +67,7 @@ def no_session(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 
 def bundled() -> bytes:
-    return (ZOO / "sudoku" / "model.onnx").read_bytes()
+    return (ZOO / "constraints" / "model.onnx").read_bytes()
 
 
 def bomb() -> bytes:
@@ -319,8 +319,8 @@ def test_fault_27_a_file_exchanged_between_check_and_load_is_never_loaded(
 
 
 def test_fault_28_one_flipped_byte_anywhere_is_refused(tmp_path: Path, no_session: list[object]) -> None:
-    folder = tmp_path / "sudoku"
-    shutil.copytree(ZOO / "sudoku", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    folder = tmp_path / "constraints"
+    shutil.copytree(ZOO / "constraints", folder, ignore=shutil.ignore_patterns("__pycache__"))
     data = (folder / "model.onnx").read_bytes()
     model = OnnxModel(folder / "model.onnx")
     tried = 0
@@ -329,7 +329,7 @@ def test_fault_28_one_flipped_byte_anywhere_is_refused(tmp_path: Path, no_sessio
         flipped[at] ^= 1
         (folder / "model.onnx").write_bytes(flipped)
         with pytest.raises(ModelRejected, match="is not the one its card names"):
-            model.run_sync(board=[[0] * 81])
+            model.run_sync(carry=[[0] * 81])
         tried += 1
     assert tried == -(-len(data) // 997)
     with pytest.raises(ModelRejected, match=r"'model.onnx' is not the file the card names"):
@@ -344,7 +344,7 @@ def test_fault_28_a_truncated_file_is_refused_with_or_without_a_hash(
     for options in ({}, {"sha256": hashlib.sha256(bundled()).hexdigest()}):
         for model in (OnnxModel(tmp_path / "model.onnx", **options), IsolatedModel(tmp_path / "model.onnx", **options)):
             with pytest.raises(ModelRejected):
-                model.run_sync(board=[[0] * 81])
+                model.run_sync(carry=[[0] * 81])
 
 
 def test_fault_28_flipped_bytes_without_a_hash_give_a_typed_answer(tmp_path: Path) -> None:

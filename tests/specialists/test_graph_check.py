@@ -82,7 +82,7 @@ ONE_NODE = node("Identity", ["x"], ["y"]).SerializeToString()
 # What is let through.
 
 
-@pytest.mark.parametrize("name", ["intent", "sudoku"])
+@pytest.mark.parametrize("name", ["intent", "constraints"])
 def test_the_bundled_models_are_let_through(name: str) -> None:
     check_graph((ZOO / name / "model.onnx").read_bytes())
 
@@ -105,7 +105,7 @@ def test_what_the_runtime_itself_writes_is_let_through(tmp_path: Path) -> None:
     import onnxruntime
     from onnxruntime.quantization import quantize_dynamic
 
-    source, quantized, optimized = ZOO / "sudoku" / "model.onnx", tmp_path / "q.onnx", tmp_path / "o.onnx"
+    source, quantized, optimized = ZOO / "constraints" / "model.onnx", tmp_path / "q.onnx", tmp_path / "o.onnx"
     quantize_dynamic(source, quantized)
     found = set()
     for path in (source, quantized):
@@ -434,7 +434,7 @@ ONE = node("Identity", ["x"], ["y"])
 
 def test_28_every_997th_byte_flipped_is_refused_or_still_a_small_model() -> None:
     """A flipped weight cannot be seen here (the hash sees it); nothing else than a typed refusal ever happens."""
-    data = (ZOO / "sudoku" / "model.onnx").read_bytes()
+    data = (ZOO / "constraints" / "model.onnx").read_bytes()
     outcomes = {"let through": 0, "refused": 0}
     for at in range(0, len(data), 997):
         flipped = bytearray(data)

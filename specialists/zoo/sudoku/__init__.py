@@ -1,4 +1,4 @@
-"""Solves 9x9 Sudokus with a recursive reasoner; every answer is checked by the rules."""
+"""Solves Sudokus with a recursive reasoner; every answer is checked by the rules."""
 
 from .solver import sudoku
 

@@ -7,21 +7,45 @@ clue stands. A puzzle with several solutions has several right answers; each of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from math import isqrt
 from typing import Any
 
 from specialists import Verdict
 
-HOUSES: tuple[tuple[str, tuple[int, ...]], ...] = (
-    *((f"row {r + 1}", tuple(r * 9 + c for c in range(9))) for r in range(9)),
-    *((f"column {c + 1}", tuple(r * 9 + c for r in range(9))) for c in range(9)),
-    *((f"box {b + 1}", tuple((b // 3 * 3 + i // 3) * 9 + b % 3 * 3 + i % 3 for i in range(9))) for b in range(9)),
-)
-"""The 27 groups of nine cells, by name. Cells count 0..80 row by row, boxes 1..9 likewise."""
+__all__ = ["BOXES", "DIGITS", "clash", "houses", "is_right", "is_solved"]
+
+DIGITS = "123456789ABCDEFG"
+"""A grid with a side of n cells has the first n of these."""
+
+BOXES = {4: (2, 2), 6: (2, 3), 9: (3, 3), 16: (4, 4)}
+"""Rows and columns of a box, by the cells of a side."""
+
+
+@lru_cache
+def houses(side: int) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The groups of ``side`` cells that hold each digit once, by name. Cells count from 0 row by row, boxes likewise
+    from 1.
+    """
+    high, wide = BOXES[side]
+    across = side // wide
+    lines = range(side)
+    return (
+        *((f"row {r + 1}", tuple(r * side + c for c in lines)) for r in lines),
+        *((f"column {c + 1}", tuple(r * side + c for r in lines)) for c in lines),
+        *(
+            (
+                f"box {b + 1}",
+                tuple((b // across * high + i // wide) * side + b % across * wide + i % wide for i in lines),
+            )
+            for b in lines
+        ),
+    )
 
 
 def clash(grid: str) -> str | None:
-    """Says which digit stands twice in which row, column or box of `grid` (81 characters, `.` or `0` for empty)."""
-    for name, cells in HOUSES:
+    """Says which digit stands twice in which row, column or box of `grid` (one character a cell, `.` or `0`: empty)."""
+    for name, cells in houses(isqrt(len(grid))):
         digits = [grid[cell] for cell in cells if grid[cell] not in ".0"]
         for digit in digits:
             if digits.count(digit) > 1:
@@ -30,12 +54,17 @@ def clash(grid: str) -> str | None:
 
 
 def is_solved(arguments: Mapping[str, Any], value: object) -> Verdict:
-    """Passes `value` if it is 81 digits 1..9 that keep the clues of `arguments["puzzle"]` and the rules."""
-    if not isinstance(value, str) or len(value) != 81 or not set(value) <= set("123456789"):
-        return Verdict.failed("the answer is not 81 digits from 1 to 9")
-    for cell, (clue, digit) in enumerate(zip(str(arguments["puzzle"]), value, strict=True)):
+    """Passes `value` if it fills the grid of `arguments["puzzle"]` with digits that keep its clues and the rules."""
+    puzzle = str(arguments["puzzle"]).upper()
+    side = isqrt(len(puzzle))
+    if side not in BOXES or side * side != len(puzzle):
+        return Verdict.failed(f"a puzzle of {len(puzzle)} cells is none of {', '.join(str(n * n) for n in BOXES)}")
+    digits = DIGITS[:side]
+    if not isinstance(value, str) or len(value) != len(puzzle) or not set(value) <= set(digits):
+        return Verdict.failed(f"the answer is not {len(puzzle)} digits from {digits[0]} to {digits[-1]}")
+    for cell, (clue, digit) in enumerate(zip(puzzle, value, strict=True)):
         if clue not in ".0" and clue != digit:
-            return Verdict.failed(f"the clue {clue} in row {cell // 9 + 1}, column {cell % 9 + 1} became {digit}")
+            return Verdict.failed(f"the clue {clue} in row {cell // side + 1}, column {cell % side + 1} became {digit}")
     problem = clash(value)
     return Verdict.failed(problem) if problem else Verdict.passed()
 
