@@ -28,7 +28,7 @@ from torch.nn import functional
 
 from specialists.training import sudoku_puzzles as puzzles
 from specialists.training.constraints_pools import Batch, Mixture, Pool, every_pool, read_hard
-from specialists.training.constraints_step import Step, Thought, export, parameters
+from specialists.training.constraints_step import Step, Thought, export, parameters, step_for
 
 UNROLL = 6
 """Steps with gradient; then the carry is detached and goes on."""
@@ -89,7 +89,7 @@ class Training:
         torch.manual_seed(seed)
         self.device, self.threads = device, threads
         self.workers = ThreadPoolExecutor(threads)
-        self.net, self.mean, self.mixture = Step().to(device), Step().to(device), mixture
+        self.net, self.mean, self.mixture = step_for(device), step_for(device), mixture
         self.mean.load_state_dict(self.net.state_dict())
         groups = [
             {"params": [p for p in self.net.parameters() if p.ndim > 1], "weight_decay": 0.05},
@@ -247,11 +247,12 @@ def draw_curve(out: Path, seed: int, hard: list[Path]) -> None:
     """`out/curve.svg`: what of the problems kept aside was right, against training time, and then against steps."""
     from specialists.training.curves import draw
 
-    state = torch.load(out / "last.pt", map_location="cpu")
-    net = Step()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    state = torch.load(out / "last.pt", map_location=device)
+    net = step_for(device)
     net.load_state_dict(state["mean"])
     steps = {}
-    for name, pool in _kept_aside(out / "puzzles", read_hard(hard), seed, "cpu").items():
+    for name, pool in _kept_aside(out / "puzzles", read_hard(hard), seed, device).items():
         first = solved_at(net, pool.again(), STEPS_DRAWN)
         steps[name] = [(n, (first <= n).float().mean().item()) for n in sorted({*range(1, 32), *range(32, 257, 8)})]
     minutes = {

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from specialists.training import constraints_problems as problems
 from specialists.training.constraints_problems import Made
-from specialists.training.constraints_step import WIDTH
+from specialists.training.constraints_step import GPU_WIDTH, WIDTH
 from specialists.training.sudoku_puzzles import Puzzle
 
 __all__ = ["Batch", "Mixture", "Pool", "every_pool", "read_hard"]
@@ -89,7 +89,7 @@ class Pool:
             torch.zeros(batch, *self.every_overlaps.shape[1:], device=device),
             torch.zeros(batch, variables, variables, device=device),
             torch.zeros(batch, variables, dtype=torch.long, device=device),
-            torch.zeros(batch, variables, self.values, WIDTH, device=device),
+            torch.zeros(batch, variables, self.values, GPU_WIDTH if device == "cuda" else WIDTH, device=device),
             made[0].unique,
         )
         self.age = torch.from_numpy(self.chance.integers(0, 12, batch))

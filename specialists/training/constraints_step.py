@@ -18,9 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["HIDDEN", "NEVER", "WIDTH", "Step", "Thought", "export", "parameters"]
+__all__ = ["HIDDEN", "INPUTS", "NEVER", "OUTPUTS", "WIDTH", "Step", "Thought", "export", "parameters", "step_for"]
 
 WIDTH, HIDDEN = 32, 128
+GPU_WIDTH, GPU_HIDDEN = 64, 256
+"""On a GPU the same recipe affords a wider network; what ships is made with the first two."""
 NEVER = -30.0
 """The logit of a value that a variable may not have: finite, since a graph that gives infinities is refused."""
 
@@ -93,6 +95,12 @@ class Step(nn.Module):  # type: ignore[misc, unused-ignore]  # Any where torch i
         worst = (chosen * doubt.softmax(1).unsqueeze(2)).sum(1)
         halt = self.halt(torch.cat([chosen.mean(1), worst], 1)).squeeze(1)
         return Thought(logits, halt, doubt, carry)
+
+
+def step_for(device: str) -> Step:
+    """A new network of the width that the recipe has on ``device``, there."""
+    sizes = (GPU_WIDTH, GPU_HIDDEN) if device == "cuda" else (WIDTH, HIDDEN)
+    return Step(*sizes).to(device)
 
 
 def parameters(net: nn.Module) -> int:
