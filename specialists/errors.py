@@ -17,7 +17,7 @@
     ├── DeadlinePassed            the time for an answer was over before there was one
     ├── CasesError                a file of labelled cases with a line that cannot be used, or none
     ├── ScaffoldError             a new folder cannot be started: its name is no good, or it is there already
-    ├── MissingRuntime            onnxruntime is not installed; the message names the extras
+    ├── MissingRuntime            onnxruntime (or torch, or tokenizers) is not installed; the message names the extras
     └── CannotAnswer              raised by a specialist's own function: there is no answer, and why
 
 Each message is one sentence that names the thing and the remedy.
