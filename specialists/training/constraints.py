@@ -15,6 +15,7 @@ import json
 import math
 import multiprocessing
 import os
+import random
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from specialists.training import constraints_problems as problems
 from specialists.training import sudoku_puzzles as puzzles
 from specialists.training.constraints_pools import Batch, Mixture, Pool, every_pool, read_hard
-from specialists.training.constraints_step import Step, Thought, export, parameters, step_for
+from specialists.training.constraints_step import INPUTS, OUTPUTS, Step, Thought, export, parameters, step_for
 
 UNROLL = 6
 """Steps with gradient; then the carry is detached and goes on."""
@@ -41,7 +43,7 @@ DOUBT_WEIGHT, HALT_WEIGHT = 0.1, 0.02
 RANDOM_BLOCKS, HARD_BLOCKS, BLOCK = range(1, 40, 2), range(2, 400, 2), 500
 """Blocks of puzzles made before the training, blocks made beside it while it lasts, and puzzles in one."""
 VALID = 96
-STEPS_DRAWN = 256
+STEPS_DRAWN, RECORDED = 256, 4
 REPORT_SECONDS = 240.0
 
 
@@ -264,6 +266,26 @@ def draw_curve(out: Path, seed: int, hard: list[Path]) -> None:
     print(f"{out / 'curve.svg'}: {draw(out / 'curve.svg', minutes, steps, what=what, machine=machine)} bytes")
 
 
+def record(out: Path, path: Path) -> None:
+    """What PyTorch says of the network in `out`, on a small problem of each kind, as arrays for a test of the graph."""
+    state = torch.load(out / "last.pt", map_location="cpu")
+    net = Step(*state["mean"]["group.weight"].T.shape)
+    net.load_state_dict(state["mean"])
+    rng, noise = random.Random(0), torch.Generator().manual_seed(0)
+    arrays: dict[str, Any] = {}
+    made = (problems.sudoku(4, rng), problems.latin_square(4, 0.3, rng), problems.colouring(9, 3, 0.3, rng, 0.1, 0.3))
+    for number, each in enumerate(made):
+        rows = {name: torch.from_numpy(array) for name, array in each.problem.arrays().items()}
+        rows["carry"] = torch.randn(*rows["allowed"].shape, net.width, generator=noise)
+        with torch.no_grad():
+            thought = net(*(rows[name] for name in INPUTS))
+            for _ in range(RECORDED - 1):
+                thought = net(*(rows[name] for name in INPUTS[:-1]), thought.carry)
+        said = dict(zip(OUTPUTS, thought, strict=True))
+        arrays |= {f"{number}/{name}": tensor.numpy() for name, tensor in (*rows.items(), *said.items())}
+    np.savez_compressed(path, **arrays)
+
+
 def _report(training: Training, checked: dict[str, Pool], loss: float) -> None:
     shares = {}
     for name, pool in checked.items():
@@ -296,9 +318,13 @@ def main() -> None:
     parser.add_argument("--hard", type=Path, nargs="+", default=[], metavar="FILE", help="hard Sudokus to learn from")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--curve", action="store_true", help="only draw curve.svg from what --out holds already")
+    parser.add_argument("--record", type=Path, metavar="NPZ", help="only write what the network in --out says")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
+    if given.record:
+        record(given.out, given.record)
+        return
     if given.curve:
         draw_curve(given.out, given.seed, given.hard)
         return

@@ -43,8 +43,9 @@ LEAST_LIKELY = 0.03
 """A value with less of the network's mean probability gets no branch, unless it is one of the two likeliest."""
 DOUBT_WEIGHT = 0.1
 """What a doubt of 1 counts beside probabilities when the least certain variable is chosen."""
-PRUNED = -12.0
-"""A branch of which the halting head's best logit is below this is not pursued."""
+DEPTH_WEIGHT = 100.0
+"""How much of the halting head's trust a level costs. It hardly tells a right branch from a wrong one before the end is
+near, so that all branches of one level come before those of the next."""
 
 MOST_BYTES = 64 * 1024**2
 """Of a carry, or of the widest thing that a step makes on the way: rollouts are fewer where they would be larger."""
@@ -221,12 +222,10 @@ class _Thinking:
         """Fix the least certain variable, look which of its values is promising, and go on from the best of all."""
         import numpy as np
 
-        open_: list[tuple[float, int, NDArray[Any], Look]] = [(-math.inf, 0, self.allowed[0], look)]
+        open_: list[tuple[float, int, int, NDArray[Any], Look]] = [(-math.inf, 0, 0, self.allowed[0], look)]
         nodes, width = 0, look.carry.shape[-1]
         while open_ and nodes < self.limits.nodes and not self.over:
-            score, _, allowed, look = heapq.heappop(open_)
-            if -score < PRUNED:
-                return
+            _, _, depth, allowed, look = heapq.heappop(open_)
             branches = _branches(allowed, look.logits, look.doubt)[: self._rows(self.limits.nodes - nodes, width)]
             if not branches:
                 continue
@@ -240,7 +239,8 @@ class _Thinking:
             for number, branch in enumerate(branches):
                 nodes += 1
                 part = found.of(slice(number * each, (number + 1) * each))
-                heapq.heappush(open_, (-float(part.halt.max()), nodes, branch, part))
+                score = DEPTH_WEIGHT * depth - float(part.halt.max())
+                heapq.heappush(open_, (score, nodes, depth + 1, branch, part))
 
     async def _run(self, allowed: NDArray[Any], carry: NDArray[Any] | None, chance: Any, steps: int) -> Look | None:
         """Step these rows until one is right, ``steps`` are taken, or the halting head gives them up."""
