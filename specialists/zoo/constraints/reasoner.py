@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ALL", "SLICE", "STAGES", "Limits", "Reasoner", "keeps_rules", "reason"]
 
-STAGES = ((1, 128), (8, 64), (64, 64))
+STAGES = ((1, 256), (8, 64), (64, 64))
 """Rollouts of a problem, and for how many steps at most. Those of a stage go on in the next, new ones beside them."""
 BRANCH_AFTER = 2
 """Stages before the branches, which cost less than the last one and mostly tell more."""
 SLICE = 16
 """Steps between two looks at the halting head."""
-PATIENCE = 3
+PATIENCE = 6
 HOPELESS = -2.0
 """A stage ends early after so many looks in which the head's best logit has not risen, if it lies below this."""
 
