@@ -100,7 +100,8 @@ class Step(nn.Module):  # type: ignore[misc, unused-ignore]  # Any where torch i
 def step_for(device: str) -> Step:
     """A new network of the width that the recipe has on ``device``, there."""
     sizes = (GPU_WIDTH, GPU_HIDDEN) if device == "cuda" else (WIDTH, HIDDEN)
-    return Step(*sizes).to(device)
+    net: Step = Step(*sizes).to(device)
+    return net
 
 
 def parameters(net: nn.Module) -> int:

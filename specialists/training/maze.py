@@ -219,7 +219,7 @@ class Training:
                 kept.lerp_(now, max(1 / self.updates, 0.005))
         herd.carry, herd.age = carry.detach(), herd.age + UNROLL
         herd.replace()
-        return loss.item()
+        return float(loss.item())
 
 
 def kept_aside(seed: int) -> dict[str, list[tuple[list[str], int]]]:
