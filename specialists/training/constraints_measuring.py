@@ -52,11 +52,11 @@ class Solved(NamedTuple):
     cpu_seconds: float
 
 
-def read_sudokus(file: Path, limit: int | None) -> list[Problem]:
-    """The puzzles of a CSV with a column ``puzzle``."""
+def read_sudokus(file: Path, limit: int | None, skip: int = 0) -> list[Problem]:
+    """The puzzles of a CSV with a column ``puzzle``: ``limit`` of them, the first ``skip`` left out."""
     data = file.read_bytes()
     text = gzip.decompress(data).decode() if file.suffix == ".gz" else data.decode()
-    rows = list(csv.DictReader(io.StringIO(text)))[:limit]
+    rows = list(csv.DictReader(io.StringIO(text)))[skip:][:limit]
     return [_nine(row["puzzle"]) for row in rows]
 
 
@@ -173,6 +173,7 @@ def main() -> None:
     parser.add_argument("kind", choices=["sudoku", "random", "timetable", "latin"])
     parser.add_argument("file", type=Path, nargs="?", help="for sudoku: the CSV")
     parser.add_argument("--limit", type=int, help="so many problems (default: all of a file, 300 made ones)")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many puzzles at the head of a file")
     parser.add_argument("--model", type=Path, default=solver.model.path)
     parser.add_argument("--untrained", action="store_true", help="a network fresh from its seed instead")
     parser.add_argument("--classical", action="store_true", help="CP-SAT of OR-tools besides")
@@ -180,7 +181,11 @@ def main() -> None:
     given = parser.parse_args()
     if (given.kind == "sudoku") != (given.file is not None):
         parser.error("a file goes with the kind `sudoku`, and with no other")
-    asked = read_sudokus(given.file, given.limit) if given.file else make_problems(given.kind, given.limit or 300)
+    asked = (
+        read_sudokus(given.file, given.limit, given.skip)
+        if given.file
+        else make_problems(given.kind, given.limit or 300)
+    )
 
     def tell(done: int, solved: int) -> None:
         if done % 50 == 0 and not given.json:
