@@ -117,8 +117,8 @@ class Card(BaseModel):
     """What ``specialist.toml`` says.
 
     Either ``function`` names the specialist in the folder's code, or ``task`` says what it does without any code, and a
-    table of that name how. ``function`` and ``correct`` are ``module:name`` inside the folder. ``files`` maps each
-    file's path inside the folder to its sha256 in hex.
+    table of that name how. ``function``, ``correct`` and ``generate`` are ``module:name`` inside the folder; ``generate``
+    makes cases: from a seed, an iterator over rows like those of a file of cases. ``files`` maps each file's path inside the folder to its sha256 in hex.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -132,6 +132,7 @@ class Card(BaseModel):
     task: Literal["text-classification"] | None = None
     text_classification: TextClassification | None = None
     correct: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = None
+    generate: Annotated[str, Field(pattern=r"^\w+(\.\w+)*:\w+$")] | None = None
     data: str | None = None
     command: str | None = None
     parameters: int | None = None
@@ -148,8 +149,8 @@ class Card(BaseModel):
             raise ValueError('the table [text_classification] wants task = "text-classification"')
         if self.task is not None and self.text_classification is None:
             raise ValueError(f"the task {self.task} wants the table [{self.task.replace('-', '_')}]")
-        if self.task is not None and self.correct is not None:
-            raise ValueError("correct names a function, and a folder with a task has no code")
+        if self.task is not None and (self.correct is not None or self.generate is not None):
+            raise ValueError("correct and generate name functions, and a folder with a task has no code")
         if self.task is not None and self.model is not None:
             raise ValueError("the table [model] is for a folder with code; one with a task brings its own model")
         return self
