@@ -34,11 +34,12 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from .isolation import IsolatedModel
-    from .ladder import Attempt, Outcome, Policy, RungPolicy, decide, replay
+    from .ladder import Attempt, CertificateState, Floors, Outcome, Policy, RungPolicy, decide, replay
     from .onnx import OnnxModel, set_memory_limit
     from .recursion import OnnxStep, RecursiveModel, StepResult, StepScheduler
     from .registry import load, names
     from .verifiers import Verdict, Verifier
+    from .voting import Symmetry
 
 __all__ = [
     "Answer",
@@ -47,11 +48,13 @@ __all__ = [
     "Card",
     "CardError",
     "CasesError",
+    "CertificateState",
     "Classification",
     "Cost",
     "DeadlinePassed",
     "DefinitionError",
     "Effort",
+    "Floors",
     "Hooks",
     "InvalidAnswer",
     "InvalidArguments",
@@ -75,6 +78,7 @@ __all__ = [
     "SpecialistError",
     "StepResult",
     "StepScheduler",
+    "Symmetry",
     "UnknownSpecialist",
     "UntrustedFolder",
     "Verdict",
@@ -102,11 +106,12 @@ _HOMES = {
             "UnknownSpecialist UntrustedFolder WorkerDied"
         ),
         ".isolation": "IsolatedModel",
-        ".ladder": "Attempt Outcome Policy RungPolicy decide replay",
+        ".ladder": "Attempt CertificateState Floors Outcome Policy RungPolicy decide replay",
         ".onnx": "OnnxModel set_memory_limit",
         ".recursion": "OnnxStep RecursiveModel StepResult StepScheduler",
         ".registry": "load names",
         ".verifiers": "Verdict Verifier",
+        ".voting": "Symmetry",
     }.items()
     for name in names_there.split()
 }

@@ -117,8 +117,9 @@ class Card(BaseModel):
     """What ``specialist.toml`` says.
 
     Either ``function`` names the specialist in the folder's code, or ``task`` says what it does without any code, and a
-    table of that name how. ``function``, ``correct`` and ``generate`` are ``module:name`` inside the folder; ``generate``
-    makes cases: from a seed, an iterator over rows like those of a file of cases. ``files`` maps each file's path inside the folder to its sha256 in hex.
+    table of that name how. ``function``, ``correct`` and ``generate`` are ``module:name`` inside the folder;
+    ``generate`` makes cases: from a seed, an iterator over rows like those of a file of cases. ``files`` maps each
+    file's path inside the folder to its sha256 in hex.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -13,11 +13,21 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from .ladder import Abstain, Accept, AcceptLevel, Attempt, AttemptOutcome, Outcome, Policy, RungPolicy, decide
-from .ladder import Climb as Next
+from .ladder import (
+    Abstain,
+    Accept,
+    AcceptLevel,
+    Attempt,
+    AttemptOutcome,
+    CertificateState,
+    Outcome,
+    Policy,
+    RungPolicy,
+    decide,
+)
 from .metering import CpuMeter
 
-__all__ = ["Hooks", "LadderRung", "Question", "Rung", "climb"]
+__all__ = ["Hooks", "LadderRung", "Question", "Rung", "attempt_on", "climb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +87,16 @@ async def climb(
     accept: AcceptLevel = "confident",
     deadline: float | None = None,
     hooks: Hooks | None = None,
+    certificate: CertificateState | None = None,
 ) -> Outcome[Any]:
     """Climb until an answer is accepted or no rung is left.
 
     ``deadline`` (:func:`time.monotonic`) holds for the whole climb: a rung that passes it becomes an attempt with the
-    outcome ``timeout``. A cancellation is handed to ``hooks.after`` as an attempt and raised on.
+    outcome ``timeout``. A cancellation is handed to ``hooks.after`` as an attempt and raised on. ``certificate``: what
+    is known of the certificate whose floors the rungs bear.
     """
     hooks = hooks or Hooks()
-    policy = Policy(tuple(rung.policy for rung in rungs), accept)
+    policy = Policy(tuple(rung.policy for rung in rungs), accept, certificate)
     by_name = {rung.policy.name: rung.run for rung in rungs}
     attempts: tuple[Attempt, ...] = ()
     while True:
@@ -95,16 +107,18 @@ async def climb(
         if isinstance(decision, Abstain):
             return Outcome(None, None, None, attempts, policy, reason=decision.reason, arguments=arguments)
         question = Question(arguments, attempts, deadline)
-        attempts += (await _try(decision, by_name[decision.rung], question, hooks),)
+        attempts += (await attempt_on(decision.rung, by_name[decision.rung], question, hooks),)
 
 
-async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> Attempt:
+async def attempt_on(name: str, rung: Rung, question: Question, hooks: Hooks) -> Attempt:
+    """One attempt on one rung, with the hooks around it; :func:`climb` says how it ends."""
     start = time.perf_counter()
 
     def ended(outcome: AttemptOutcome, reason: str) -> Attempt:
         meter = question.meter
         cpu: dict[str, Any] = {"cpu_seconds": meter.high, "cpu_seconds_low": meter.low} if meter.high else {}
-        return hooks.after(Attempt(decision.rung, outcome, time.perf_counter() - start, reason=reason, **cpu))
+        ran = tuple(sorted(meter.ran))
+        return hooks.after(Attempt(name, outcome, time.perf_counter() - start, reason=reason, ran=ran, **cpu))
 
     remaining = question.remaining()
     if remaining is not None and remaining <= 0:
@@ -114,7 +128,7 @@ async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> 
     limit = None if remaining is None else asyncio.timeout(remaining)
     try:
         async with limit or _no_limit:
-            attempt = await hooks.before(decision.rung, question)
+            attempt = await hooks.before(name, question)
             if attempt is None:
                 begun = True
                 attempt = await rung(question)
@@ -128,7 +142,7 @@ async def _try(decision: Next, rung: Rung, question: Question, hooks: Hooks) -> 
             )
         raise
     # An attempt counts for the rung that was asked, whatever name it brings: else the climb might never end.
-    return hooks.after(attempt if attempt.rung == decision.rung else replace(attempt, rung=decision.rung))
+    return hooks.after(attempt if attempt.rung == name else replace(attempt, rung=name))
 
 
 _no_limit: nullcontext[None] = nullcontext()

@@ -12,7 +12,7 @@ import inspect
 import re
 import time
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
@@ -28,6 +28,7 @@ from .loops import current_deadline, run_in_thread, run_sync
 from .metering import CpuMeter, current_meter, metered
 from .signatures import Signature, check_answer
 from .verifiers import Verifier, run_verifier
+from .voting import Ballot, Symmetry, count_votes
 
 __all__ = ["Answer", "Classification", "Effort", "Specialist", "specialist"]
 
@@ -95,6 +96,7 @@ class Specialist(Generic[P, T]):
         steps: tuple[int, ...] | Literal["auto"] = (),
         next: Specialist[..., Any] | None = None,
         hedge: float | None = None,
+        symmetries: Sequence[Symmetry] = (),
     ) -> None:
         if isinstance(function, Specialist):
             raise DefinitionError(f"{function!r} is a specialist already; decorate its function once")
@@ -110,6 +112,7 @@ class Specialist(Generic[P, T]):
         self.steps: tuple[int, ...] | Literal["auto"] = steps if isinstance(steps, str) else tuple(steps)
         self.next = next
         self.hedge = hedge
+        self.symmetries = tuple(symmetries)
         self.breaker = Breaker()
         self.__name__ = self.name
         self.__doc__ = function.__doc__
@@ -143,6 +146,8 @@ class Specialist(Generic[P, T]):
             )
         if self.steps and not self.signature.injected_names:
             raise DefinitionError(f"{self.name}: steps are of use only to a function with a parameter of type Effort")
+        if wrong := next((each for each in self.symmetries if not isinstance(each, Symmetry)), None):
+            raise DefinitionError(f"{self.name}: symmetries are of type specialists.Symmetry, not {wrong!r}")
         if self.next is not None:
             mine, others = self.parameters, self.next.parameters
             unknown = sorted(set(mine["properties"]) - set(others["properties"]))
@@ -225,6 +230,9 @@ class Specialist(Generic[P, T]):
                 break
             name = "more_steps" if index == 0 else f"more_steps_{index + 1}"
             rungs.append(self._rung(name, "more_steps", self, _least(steps, max_steps), timeout, resting))
+        if self.symmetries:
+            last = _least(self._efforts[-1], max_steps)
+            rungs.append(self._rung("vote", "vote", self, last, timeout, resting))
         seen, other = {self.name}, self.next
         while other is not None and other.name not in seen:
             last = _least(other._efforts[-1], max_steps)
@@ -306,7 +314,9 @@ class Specialist(Generic[P, T]):
                 arguments: Mapping[str, Any] = copy.deepcopy(question.arguments)
                 if asker is not self:  # another's question: its types may be wider
                     arguments = self.signature.check(arguments)
-                if self.hedge is None:
+                if rung == "vote":
+                    answer = await self._vote(question, effort, meter)
+                elif self.hedge is None:
                     answer = await metered(self._answer(arguments, effort), meter)
                 else:
                     answer = await self._hedged(arguments, effort, meter, self.hedge)
@@ -349,6 +359,7 @@ class Specialist(Generic[P, T]):
             source=self.name,
             cpu_seconds=meter.high,
             cpu_seconds_low=meter.low,
+            ran=tuple(sorted(meter.ran)),
             **fields,
         )
 
@@ -387,6 +398,30 @@ class Specialist(Generic[P, T]):
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
 
+    async def _vote(self, question: Question, effort: Effort, meter: CpuMeter) -> Answer[Any]:
+        """Ask symmetric variants of the input and let them vote, with this specialist's own answers until now."""
+        original = question.arguments
+
+        async def opinion(symmetry: Symmetry) -> tuple[Ballot, int | None]:
+            arguments = self.signature.check(symmetry.arguments(copy.deepcopy(original)))
+            answer: Answer[Any] = await metered(self._answer(arguments, effort), meter)
+            value = check_answer(self.answers, symmetry.answer(original, answer.value), self.name)
+            verdict = None if self.verify is None else await metered(run_verifier(self.verify, original, value), meter)
+            return Ballot(value, _probability(answer.confidence, self.name), verdict), answer.steps
+
+        told = await asyncio.gather(*map(opinion, self.symmetries), return_exceptions=True)
+        errors = [each for each in told if isinstance(each, BaseException)]
+        if stop := next((each for each in errors if not isinstance(each, Exception)), None):
+            raise stop
+        opinions = [each for each in told if not isinstance(each, BaseException)]
+        own = [each for each in question.attempts if each.source == self.name]
+        latest = [Ballot(each.value, each.confidence, each.verdict) for each in own[-1:] if each.outcome == "answered"]
+        won = count_votes([*latest, *(ballot for ballot, _ in opinions)], len(told) + bool(own))
+        if won is None:
+            raise errors[0]
+        steps = [each for _, each in opinions if each is not None]
+        return Answer(won.value, won.confidence, sum(steps) if steps else None)
+
     async def _answer(self, arguments: Mapping[str, Any], effort: Effort) -> Answer[Any]:
         given = {**arguments, **dict.fromkeys(self.signature.injected_names, effort)}
         if inspect.iscoroutinefunction(self.function):
@@ -419,6 +454,7 @@ def specialist(
     steps: tuple[int, ...] | Literal["auto"] = (),
     next: Specialist[..., Any] | None = None,
     hedge: float | None = None,
+    symmetries: Sequence[Symmetry] = (),
 ) -> _Decorator: ...
 def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
     """Make a specialist of a typed function, sync or async; with or without arguments.
@@ -438,6 +474,8 @@ def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -
         next: The specialist that is asked when this one's answer is not accepted.
         hedge: Seconds after which the function is run a second time beside the first; whichever answers first counts.
             For functions whose time varies by chance. A specialist's function has no effects, so twice does no harm.
+        symmetries: Changes of the input that change the right answer in a known way. A rung asks such variants of the
+            same input and lets them vote.
 
     Raises:
         DefinitionError: when the function or what is declared of it cannot be used.

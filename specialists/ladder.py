@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, Protocol, TypeAlias, TypeVar, get_args
 
 from pydantic_core import to_jsonable_python
@@ -20,8 +20,10 @@ __all__ = [
     "Abstain",
     "Accept",
     "Attempt",
+    "CertificateState",
     "Climb",
     "Decision",
+    "Floors",
     "Outcome",
     "Policy",
     "RungPolicy",
@@ -43,12 +45,24 @@ AttemptOutcome: TypeAlias = Literal[
     "refused",  # no room in a budget, or a hook said no
     "cancelled",
 ]
-RungKind: TypeAlias = Literal["specialist", "more_steps", "next", "big_model", "function"]
+RungKind: TypeAlias = Literal[
+    "specialist",
+    "more_steps",
+    "vote",  # the same specialist, asked symmetric variants of the same input
+    "next",
+    "big_model",
+    "big_model_again",  # with the reason for which its first answer was not taken
+    "function",
+]
+CertificateStatus: TypeAlias = Literal["valid", "missing", "void", "revoked"]
 
 _LEVELS = get_args(AcceptLevel)
 
 FORMAT = 1
 """Version of :meth:`Outcome.to_json`."""
+
+NO_MODEL = "no model"
+"""Stands among what ran for an attempt in which no model did."""
 
 
 class _Jsonable(Protocol):
@@ -61,7 +75,8 @@ class Attempt:
 
     ``seconds`` is wall time; ``cpu_seconds`` is compute time on this machine, an upper bound when
     ``cpu_seconds_low`` differs from it. ``source`` says who answered on this rung (a specialist's or a model's name).
-    ``wire_attempts`` are the requests that left the machine for it.
+    ``wire_attempts`` are the requests that left the machine for it. ``ran``: the models that ran for it, each with its
+    provider and runtime, as :attr:`specialists.metering.CpuMeter.ran` names them.
     """
 
     rung: str
@@ -77,6 +92,7 @@ class Attempt:
     cpu_seconds_low: float | None = None
     cost: Cost | None = None
     wire_attempts: tuple[_Jsonable, ...] = ()
+    ran: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary with everything :func:`decide` reads, and what was paid."""
@@ -95,6 +111,7 @@ class Attempt:
             "cpu_seconds_low": self.cpu_seconds_low,
             "cost": None if self.cost is None else self.cost.to_json(),
             "wire_attempts": [attempt.to_json() for attempt in self.wire_attempts],
+            "ran": list(self.ran),
         }
 
     @classmethod
@@ -115,7 +132,77 @@ class Attempt:
             cpu_seconds=data.get("cpu_seconds"),
             cpu_seconds_low=data.get("cpu_seconds_low"),
             cost=None if cost is None else Cost.from_json(cost),
+            ran=tuple(data.get("ran", ())),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """From which confidence on a certificate accepts an answer of one rung, by what the verifier said of it.
+
+    ``None``: never. ``0``: whatever the confidence, also where none was given. ``unknown`` holds where there is no
+    verifier too, ``failed`` for a verifier that is not declared complete.
+    """
+
+    passed: float | None = None
+    unknown: float | None = None
+    failed: float | None = None
+
+    def accepts(self, attempt: Attempt) -> bool:
+        """Whether an answered attempt lies on or above its floor."""
+        status = "unknown" if attempt.verdict is None else attempt.verdict.status
+        floor: float | None = getattr(self, status)
+        if floor is None:
+            return False
+        return floor == 0 or (attempt.confidence is not None and attempt.confidence >= floor)
+
+    def to_json(self) -> dict[str, float | None]:
+        """A plain dictionary."""
+        return {"passed": self.passed, "unknown": self.unknown, "failed": self.failed}
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """What is known, before a call, of the certificate it may be accepted by.
+
+    ``id``: the certificate's own digest. ``holds_for``: what may have run for an attempt it speaks of. ``group``: the
+    call's group, an opaque string. ``reason``: why it is not valid, in words that end a sentence.
+    """
+
+    status: CertificateStatus
+    reason: str | None = None
+    id: str | None = None
+    alpha: float | None = None
+    delta: float | None = None
+    group: str | None = None
+    holds_for: tuple[str, ...] = ()
+
+    def objection(self, attempt: Attempt) -> str | None:
+        """Why this certificate says nothing of ``attempt``; ``None``: it does."""
+        if self.status != "valid":
+            return self.reason or "nothing more is known"
+        ran = attempt.ran or (NO_MODEL,)
+        stranger = next((each for each in ran if each not in self.holds_for), None)
+        if stranger is None:
+            return None
+        return f"it was made with {', '.join(self.holds_for)}, and here ran {stranger}"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "id": self.id,
+            "alpha": self.alpha,
+            "delta": self.delta,
+            "group": self.group,
+            "holds_for": list(self.holds_for),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CertificateState:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**data, "holds_for": tuple(data["holds_for"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +210,8 @@ class RungPolicy:
     """What is known beforehand of one rung: by what its answers may be accepted.
 
     ``checked`` says that the rung declares a verifier or a floor; an answer from a rung that declares neither has
-    nothing to be checked with.
+    nothing to be checked with. ``certified``: the floors that a certificate gives it; ``None``: the certificate does
+    without this rung.
     """
 
     name: str
@@ -132,6 +220,12 @@ class RungPolicy:
     sound: bool = False
     complete: bool = False
     checked: bool = True
+    certified: Floors | None = None
+
+    @property
+    def local(self) -> bool:
+        """Whether a specialist answers on it."""
+        return self.kind in ("specialist", "more_steps", "vote", "next")
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -142,18 +236,30 @@ class RungPolicy:
             "sound": self.sound,
             "complete": self.complete,
             "checked": self.checked,
+            "certified": None if self.certified is None else self.certified.to_json(),
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RungPolicy:
+        """The inverse of :meth:`to_json`."""
+        floors = data.get("certified")
+        return cls(**{**data, "certified": None if floors is None else Floors(**floors)})
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rungs in order, and how much the application wants before it takes an answer.
 
+    Under a valid certificate the certificate decides what is taken of specialists, beside what is verified. One that is
+    missing, void or revoked is as none: ``"certified"`` then takes nothing of them, ``"confident"`` falls to the
+    declared floors.
+
     Raises ``ValueError`` for another level than these, and for two rungs of one name.
     """
 
     rungs: tuple[RungPolicy, ...]
     accept: AcceptLevel = "confident"
+    certificate: CertificateState | None = None
 
     def __post_init__(self) -> None:
         # Anything else would compare as the weakest level.
@@ -162,14 +268,30 @@ class Policy:
         if len(self.rungs) > 1 and len({rung.name for rung in self.rungs}) < len(self.rungs):
             raise ValueError(f"two rungs have one name: {', '.join(rung.name for rung in self.rungs)}")
 
+    def rung(self, name: str) -> RungPolicy:
+        """The rung of this name. Raises ``ValueError``."""
+        found = next((rung for rung in self.rungs if rung.name == name), None)
+        if found is None:
+            raise ValueError(f"the policy has no rung {name!r}")
+        return found
+
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
-        return {"accept": self.accept, "rungs": [rung.to_json() for rung in self.rungs]}
+        return {
+            "accept": self.accept,
+            "rungs": [rung.to_json() for rung in self.rungs],
+            "certificate": None if self.certificate is None else self.certificate.to_json(),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Policy:
         """The inverse of :meth:`to_json`."""
-        return cls(tuple(RungPolicy(**rung) for rung in data["rungs"]), data["accept"])
+        state = data.get("certificate")
+        return cls(
+            tuple(RungPolicy.from_json(rung) for rung in data["rungs"]),
+            data["accept"],
+            None if state is None else CertificateState.from_json(state),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +334,23 @@ def decide(policy: Policy, attempts: Sequence[Attempt]) -> Decision:
         return Accept(by)
     if last.outcome != "cancelled":
         for rung in policy.rungs[index + 1 :]:
-            # More steps help a thinker that was still thinking, not one that broke, gave up or ran out of time.
-            if rung.kind == "more_steps" and last.outcome != "answered":
-                continue
-            return Climb(rung.name)
+            if _of_use(policy, rung, policy.rungs[index], last):
+                return Climb(rung.name)
     return Abstain("; ".join(_doubt(policy, attempt) for attempt in attempts))
+
+
+def _of_use(policy: Policy, rung: RungPolicy, before: RungPolicy, last: Attempt) -> bool:
+    """Whether an answer that could be accepted may come from ``rung``, after ``last`` on the rung ``before``."""
+    if rung.kind == "more_steps" and last.outcome != "answered":
+        return False  # more steps help a thinker that was still thinking, not one that broke or ran out of time
+    if rung.kind == "vote" and last.outcome not in ("answered", "cannot"):
+        return False
+    if rung.kind == "big_model_again":  # only where there is something new to tell it
+        failed = last.verdict is not None and last.verdict.status == "failed"
+        return before.kind == "big_model" and (failed or last.outcome == "invalid")
+    # A certificate that does without a rung takes nothing from there but a proof.
+    valid = policy.certificate is not None and policy.certificate.status == "valid"
+    return not (valid and rung.local and rung.certified is None and not rung.sound and policy.accept != "verified")
 
 
 def _accepted_by(policy: Policy, rung: RungPolicy, attempt: Attempt) -> AcceptedBy | None:
@@ -225,13 +359,16 @@ def _accepted_by(policy: Policy, rung: RungPolicy, attempt: Attempt) -> Accepted
     status = None if attempt.verdict is None else attempt.verdict.status
     if status == "passed" and rung.sound:
         return "verified"
-    # A fail is a proof only from a complete verifier; from another it is a doubt. Both go up the ladder.
-    if status == "failed" or policy.accept == "verified":
+    if policy.accept == "verified" or (status == "failed" and rung.complete):
         return None
-    if rung.kind == "big_model":
+    if rung.local and policy.certificate is not None and policy.certificate.objection(attempt) is None:
+        return "certified" if rung.certified is not None and rung.certified.accepts(attempt) else None
+    # Without a certificate nobody knows what a fail from an incomplete verifier is worth: it is a doubt.
+    if status == "failed":
+        return None
+    if rung.kind in ("big_model", "big_model_again"):
         return "unchecked"
-    # No certificates exist yet, so under "certified" every specialist's unproved answer escalates.
-    if policy.accept == "certified":
+    if policy.accept == "certified" and rung.local:
         return None
     if rung.min_confidence is not None:
         sure = attempt.confidence is not None and attempt.confidence >= rung.min_confidence
@@ -240,16 +377,24 @@ def _accepted_by(policy: Policy, rung: RungPolicy, attempt: Attempt) -> Accepted
 
 
 def _doubt(policy: Policy, attempt: Attempt) -> str:
-    rung = next(rung for rung in policy.rungs if rung.name == attempt.rung)
+    rung = policy.rung(attempt.rung)
     who = attempt.source or attempt.rung
-    if rung.kind == "more_steps":
-        who += " with more steps"
+    who += {"more_steps": " with more steps", "vote": " by vote", "big_model_again": " once more"}.get(rung.kind, "")
     if attempt.outcome != "answered":
         return f"{who}: {attempt.reason or attempt.outcome}"
     if attempt.verdict is not None and attempt.verdict.status == "failed":
         return f"{who}: its answer failed the check" + (
             f" ({attempt.verdict.reason})" if attempt.verdict.reason else ""
         )
+    state = policy.certificate
+    if state is not None and rung.local and policy.accept != "verified":
+        objection = state.objection(attempt)
+        if objection is None:
+            sure = "without a confidence" if attempt.confidence is None else f"with confidence {attempt.confidence:.4g}"
+            return f"{who}: its answer, {sure}, is below what its certificate accepts"
+        if policy.accept == "certified":
+            status = "void" if state.status == "valid" else state.status
+            return f"{who}: its certificate is {status}: {objection}"
     if rung.min_confidence is not None and policy.accept == "confident":
         if attempt.confidence is None:
             return f"{who}: its answer came without a confidence, and the floor is {rung.min_confidence:g}"
@@ -275,11 +420,25 @@ class Outcome(Generic[T]):
     call_id: str | None = None
     run_id: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    audit: Attempt | None = None
+    """The attempt that an accepted answer was audited by, where it was drawn for that."""
 
     @property
     def accepted(self) -> bool:
         """Whether there is an answer to use."""
         return self.accepted_by is not None
+
+    @property
+    def certificate(self) -> CertificateState | None:
+        """The certificate's state in this call: void also where other models ran than it was made with."""
+        state = self.policy.certificate
+        if state is None or state.status != "valid":
+            return state
+        for attempt in self.attempts:
+            local = self.policy.rung(attempt.rung).local and attempt.outcome == "answered"
+            if local and (objection := state.objection(attempt)) is not None:
+                return replace(state, status="void", reason=objection)
+        return state
 
     def to_json(self) -> dict[str, Any]:
         """One log line: every field :func:`decide` reads, so that a log can be replayed."""
@@ -295,6 +454,7 @@ class Outcome(Generic[T]):
             "reason": self.reason,
             "policy": self.policy.to_json(),
             "attempts": [attempt.to_json() for attempt in self.attempts],
+            "audit": None if self.audit is None else self.audit.to_json(),
         }
 
     @classmethod
@@ -313,6 +473,7 @@ class Outcome(Generic[T]):
             call_id=data["call_id"],
             run_id=data["run_id"],
             arguments=data["arguments"],
+            audit=None if data.get("audit") is None else Attempt.from_json(data["audit"]),
         )
 
 

@@ -1,5 +1,7 @@
 """CPU time of one call, wherever its pieces run: on the event loop, in a worker thread, in a native library.
 
+It also keeps which models ran, which is known at the same places.
+
 A meter is opened around a call and found by the parts below through a context variable, so that none of them needs an
 argument for it. A meter made inside another's call counts for both. This module knows nothing of prices.
 """
@@ -42,6 +44,8 @@ class CpuMeter:
         self._low = 0.0
         self._high = 0.0
         self._open: dict[object, float] = {}
+        self.ran: set[str] = set()
+        """The models that ran: the head of the file's sha256, the provider and the runtime's version, by slashes."""
 
     @property
     def low(self) -> float:
@@ -62,6 +66,11 @@ class CpuMeter:
         """Add ``low`` to ``high`` CPU seconds; without ``high`` the figure is exact."""
         for meter in self._chain():
             meter._add(low, low if high is None else high)
+
+    def note(self, model: str) -> None:
+        """Keep that ``model`` ran."""
+        for meter in self._chain():
+            meter.ran.add(model)
 
     @contextmanager
     def counting(self) -> Iterator[None]:

@@ -241,6 +241,11 @@ class OnnxModel:
         return await run_in_thread(self.close, timeout)
 
     @property
+    def identity(self) -> str:
+        """What runs here: the head of the file's sha256, the provider, ONNX Runtime's version. Opens the model."""
+        return self._opened().session().identity
+
+    @property
     def session(self) -> onnxruntime.InferenceSession:
         """The ONNX Runtime session; opens the model if it is not open."""
         service = self._opened()
@@ -498,6 +503,8 @@ class _Service:
             call.error = error
             return
         call.result = dict(zip(session.output_names, values, strict=True))
+        if call.meter is not None:
+            call.meter.note(session.identity)
         if self._seen is None:
             self._seen = call
 
@@ -521,6 +528,8 @@ class _Service:
                 call.error = ModelFailed(f"{self.name}: not finite")  # asked again by itself, which names the output
             else:
                 call.result = result
+                if call.meter is not None:
+                    call.meter.note(session.identity)
             row += call.rows
 
     def _native(self, session: Session, feeds: Arrays, batch: Batch) -> list[Any]:

@@ -21,7 +21,7 @@ from weakref import WeakSet, WeakValueDictionary
 from . import graph_cache
 from .errors import MissingRuntime, ModelFailed, ModelRejected
 from .joining import Entry, Layout
-from .runtime import import_runtime
+from .runtime import identity_of, import_runtime
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -97,7 +97,9 @@ class Session:
             [Entry(entry.name, _dtypes().get(entry.type), tuple(entry.shape)) for entry in native.get_outputs()],
         )
         self.run_options = require_runtime().RunOptions
-        self.on_cpu = native.get_providers()[0] == CPU
+        provider = native.get_providers()[0]
+        self.on_cpu = provider == CPU
+        self.identity = identity_of(digest, provider)
         self.output_names = [entry.name for entry in self.layout.outputs]
 
 

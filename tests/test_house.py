@@ -32,6 +32,7 @@ HOUSE = {
         "tasks",
         "sources",
         "define",
+        "voting",
         "climb",
         "ladder",
         "verifiers",

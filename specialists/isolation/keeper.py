@@ -34,6 +34,7 @@ from ..errors import (
 )
 from ..joining import Entry, Layout, Refused
 from ..metering import CpuMeter
+from ..runtime import identity_of
 from .process import Child, Died, Interrupted, TooLate
 from .protocol import MOST_DIMENSIONS, TYPES, Nonsense, read_arrays, tell
 
@@ -87,6 +88,7 @@ class Keeper:
         self.name = name
         self.pid = os.getpid()
         self.starts = 0
+        self._identity = ""
         """How many children were started."""
         self._read = read
         self._limits = limits
@@ -238,6 +240,8 @@ class Keeper:
                             f"{self.name}: {DEATHS} child processes died of this input, and it is not tried again"
                         )
                     values = self._run(child, layout, arrays, call)
+                    if call.meter is not None:
+                        call.meter.note(self._identity)
             except Died as death:
                 self._end(call, start)
                 self._pause()
@@ -284,6 +288,7 @@ class Keeper:
         if self._is_late(call, time.monotonic()):
             raise DeadlinePassed(f"{self.name}: the time was over before the run began")
         data = self._read()
+        self._identity = identity_of(hashlib.sha256(data).hexdigest(), "CPUExecutionProvider")
         self.starts += 1
         try:
             self._child = child = Child(self._wake, self._interrupted)

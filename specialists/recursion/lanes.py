@@ -566,6 +566,7 @@ class _Lane:
         left = spent = self._spent_ns + now - self._mark_ns
         self._spent_ns, self._mark_ns = 0, now
         spread = 0
+        identity: str | None = getattr(self._model, "identity", None)
         for item in items:
             spread += len(item.rows) or 1
         for item in items:
@@ -575,6 +576,8 @@ class _Lane:
             item.cpu_ns += share
             if item.meter is not None:
                 item.meter.add(share / 1e9, share * self._all.threads / 1e9)
+                if identity is not None:
+                    item.meter.note(identity)
         with self._all.lock:
             self._all.cpu_ns += spent
 

@@ -71,6 +71,11 @@ class OnnxStep:
         """Compute threads of a step; opens the model."""
         return self._names().threads
 
+    @property
+    def identity(self) -> str:
+        """What runs here, as :attr:`specialists.OnnxModel.identity` says it."""
+        return self.model.identity
+
     def start(self, item: Any, /) -> dict[str, Array]:
         """The inputs of ``item``, checked, and zeros for what is carried and not given.
 
