@@ -164,6 +164,7 @@ def test_a_folder_with_a_task_brings_its_own_model(folder: Path) -> None:
     table = '\n[text_classification]\nfeatures = "hashed-ngrams"\nmin_confidence = 0.5\n\n[model]'
     change_card(folder, 'function = "solver:timetable"', 'task = "text-classification"')
     change_card(folder, 'correct = "rules:is_right"', "")
+    change_card(folder, 'generate = "generating:generate"', "")
     change_card(folder, "[model]", table)
     with pytest.raises(CardError, match="one with a task brings its own model"):
         read_card(folder)
