@@ -31,6 +31,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("demo", "a real inbox, read by a brain: plans, answers, checks and the bill", "brain.commands.demo"),
     Command("specialists", "list, show, try, make, check and measure specialists", "brain.commands.specialists"),
+    Command("replay", "a log once more, under its own policy or another on the same calls", "brain.commands.replay"),
     Command("doctor", "versions, providers, cores, cache, endpoint: is everything here?", "brain.commands.doctor"),
 )
 """A new sub-command is a line here and a module."""
@@ -41,6 +42,7 @@ examples:
   brain doctor                                 is everything installed and whole?
   brain specialists list                       which specialists are known
   brain specialists new invoice_total          a folder to make your own from
+  brain replay calls.jsonl --policy verified   what if only proofs counted, on logged calls?
 
 `brain COMMAND --help` tells more. BRAIN_DEBUG=1 shows the traceback of an error.
 """
