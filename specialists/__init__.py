@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .card import Card, read_card
+    from .certificates import Certificate, read_certificate
     from .climb import Hooks, LadderRung, Question, Rung
     from .costs import Cost
     from .define import Answer, Classification, Effort, Specialist, specialist
     from .errors import (
         CannotAnswer,
+        CannotCertify,
         CardError,
         CasesError,
+        CertificateError,
         DeadlinePassed,
         DefinitionError,
         InvalidAnswer,
@@ -45,9 +48,12 @@ __all__ = [
     "Answer",
     "Attempt",
     "CannotAnswer",
+    "CannotCertify",
     "Card",
     "CardError",
     "CasesError",
+    "Certificate",
+    "CertificateError",
     "CertificateState",
     "Classification",
     "Cost",
@@ -88,6 +94,7 @@ __all__ = [
     "load",
     "names",
     "read_card",
+    "read_certificate",
     "replay",
     "set_memory_limit",
     "specialist",
@@ -97,12 +104,13 @@ _HOMES = {
     name: module
     for module, names_there in {
         ".card": "Card read_card",
+        ".certificates": "Certificate read_certificate",
         ".climb": "Hooks LadderRung Question Rung",
         ".costs": "Cost",
         ".define": "Answer Classification Effort Specialist specialist",
         ".errors": (
-            "CannotAnswer CardError CasesError DeadlinePassed DefinitionError InvalidAnswer InvalidArguments "
-            "MissingRuntime ModelFailed ModelRejected Overloaded Quarantined ScaffoldError SpecialistError "
+            "CannotAnswer CannotCertify CardError CasesError CertificateError DeadlinePassed DefinitionError "
+            "InvalidAnswer InvalidArguments MissingRuntime ModelFailed ModelRejected Overloaded Quarantined ScaffoldError SpecialistError "
             "UnknownSpecialist UntrustedFolder WorkerDied"
         ),
         ".isolation": "IsolatedModel",

@@ -8,14 +8,29 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
+import hashlib
 import inspect
+import json
 import re
 import time
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Annotated, Any, Generic, Literal, ParamSpec, TypeVar, Union, cast, get_args, get_origin, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    overload,
+)
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -23,7 +38,7 @@ from .adapters import adapter_of, schema_of, try_out
 from .breaker import Breaker, BreakerOpen
 from .climb import Hooks, LadderRung, Question, climb
 from .errors import CannotAnswer, DeadlinePassed, DefinitionError, InvalidAnswer, Overloaded
-from .ladder import AcceptLevel, Attempt, Outcome, RungPolicy
+from .ladder import AcceptLevel, Attempt, CertificateState, Outcome, RungPolicy
 from .loops import current_deadline, run_in_thread, run_sync
 from .metering import CpuMeter, current_meter, metered
 from .signatures import Signature, check_answer
@@ -34,6 +49,9 @@ __all__ = ["Answer", "Classification", "Effort", "Specialist", "specialist"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+if TYPE_CHECKING:
+    from .certificates import Certificate
 
 ROUNDING = 1e-6
 """How far a probability computed in 32 bits may lie outside of 0 .. 1."""
@@ -114,6 +132,9 @@ class Specialist(Generic[P, T]):
         self.hedge = hedge
         self.symmetries = tuple(symmetries)
         self.breaker = Breaker()
+        self.certificate: Certificate | None = None
+        self._void: str | None = None
+        self._origin: Specialist[P, T] | None = None
         self.__name__ = self.name
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
@@ -162,6 +183,50 @@ class Specialist(Generic[P, T]):
     def __repr__(self) -> str:
         return f"<specialist {self.name}>"
 
+    def with_certificate(
+        self, certificate: Certificate | None, *, folder: str | None = None, void: str | None = None
+    ) -> Specialist[P, T]:
+        """This specialist with what a calibration found of it; the two share everything else.
+
+        ``folder``: the digest of its folder now. Where that, the ladder or the name is not the certificate's, the
+        certificate is kept and is void; so too with ``void``, a reason of the caller's own.
+        """
+        twin = copy.copy(self)
+        twin._origin = self  # who shares the original by a weak reference goes on sharing it
+        twin.certificate = certificate
+        twin._void = None
+        if certificate is not None:
+            twin._void = void or certificate.problem(specialist=self.name, folder=folder, ladder=self.ladder_digest)
+        return twin
+
+    @functools.cached_property
+    def ladder_digest(self) -> str:
+        """Sha256 over what is declared in code: rungs, steps, verifiers, and the source of functions where it is there.
+
+        A certificate holds for this ladder only.
+        """
+        told: list[Any] = []
+        who: Specialist[..., Any] | None = self
+        seen: set[str] = set()
+        while who is not None and who.name not in seen:
+            seen.add(who.name)
+            symmetries = [each.name for each in who.symmetries]
+            functions = [_source(who.function), None if who.verify is None else _source(who.verify)]
+            told.append([who.name, who.steps, who.sound, who.complete, who.hedge, symmetries, functions])
+            who = who.next
+        return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
+
+    def certificate_state(self, group: str | None = None, *, max_steps: int | None = None) -> CertificateState:
+        """How the certificate stands in a call of ``group``: valid, missing or void, and why."""
+        if self.certificate is None:
+            return CertificateState("missing", "none was made", group=group)
+        void = self._void
+        if max_steps is not None and any(effort is None or effort > max_steps for effort in self._efforts):
+            void = void or f"this call's steps are capped at {max_steps}"
+        if void is not None:
+            return CertificateState("void", void, self.certificate.id, group=group)
+        return self.certificate.state(group)
+
     @functools.cached_property
     def answers(self) -> TypeAdapter[Any]:
         """What checks an answer's type."""
@@ -209,15 +274,30 @@ class Specialist(Generic[P, T]):
         max_steps: int | None = None,
         timeout: float | None = None,
         resting: bool = True,
+        group: str | None = None,
     ) -> Outcome[T]:
         """Climb with checked arguments: the local rungs, then the rungs ``above`` (a brain adds the big model).
 
         ``max_steps`` caps the steps of every rung. ``timeout`` stands in place of the specialists' own time limits.
         ``resting``: whether a specialist that has failed again and again is given a rest, and its rungs are passed by.
+        ``group``: an opaque string; a certificate that was made with groups holds for each of them by itself.
         """
         rungs = (*self.ladder(max_steps=max_steps, timeout=timeout, resting=resting), *above)
-        outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks)
+        state = self.certificate_state(group, max_steps=max_steps)
+        if state.status == "valid":
+            rungs = self._with_floors(rungs, group)
+        outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks, certificate=state)
         return replace(outcome, tool=self.name)
+
+    def _with_floors(self, rungs: tuple[LadderRung, ...], group: str | None) -> tuple[LadderRung, ...]:
+        """The rungs with the floors that the certificate gives them."""
+        certified = self.certificate and self.certificate.of(group)
+        if not certified:
+            return rungs
+        floors = {name: each.floors() for name, each in certified.policy.items()}
+        return tuple(
+            replace(rung, policy=replace(rung.policy, certified=floors.get(rung.policy.name))) for rung in rungs
+        )
 
     def ladder(
         self, *, max_steps: int | None = None, timeout: float | None = None, resting: bool = True
@@ -399,7 +479,7 @@ class Specialist(Generic[P, T]):
             await asyncio.gather(*asked, return_exceptions=True)
 
     async def _vote(self, question: Question, effort: Effort, meter: CpuMeter) -> Answer[Any]:
-        """Ask symmetric variants of the input and let them vote, with this specialist's own answers until now."""
+        """Ask symmetric variants of the input and let them vote, with this specialist's first answer."""
         original = question.arguments
 
         async def opinion(symmetry: Symmetry) -> tuple[Ballot, int | None]:
@@ -414,9 +494,10 @@ class Specialist(Generic[P, T]):
         if stop := next((each for each in errors if not isinstance(each, Exception)), None):
             raise stop
         opinions = [each for each in told if not isinstance(each, BaseException)]
-        own = [each for each in question.attempts if each.source == self.name]
-        latest = [Ballot(each.value, each.confidence, each.verdict) for each in own[-1:] if each.outcome == "answered"]
-        won = count_votes([*latest, *(ballot for ballot, _ in opinions)], len(told) + bool(own))
+        # The first answer and no other: it is there whichever rungs a policy does without.
+        own = [each for each in question.attempts if each.source == self.name][:1]
+        before = [Ballot(each.value, each.confidence, each.verdict) for each in own if each.outcome == "answered"]
+        won = count_votes([*before, *(ballot for ballot, _ in opinions)], len(told) + len(own))
         if won is None:
             raise errors[0]
         steps = [each for _, each in opinions if each is not None]
@@ -516,6 +597,15 @@ def _answer_type(annotation: Any, who: str) -> Any:
             f"{who}: it answers with an Answer or raises CannotAnswer; there is no third thing to return"
         )
     return annotation
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """What a function is: its source where it can be had, else where it comes from."""
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return f"{getattr(function, '__module__', '')}:{name}"
 
 
 def _is_effort(annotation: Any) -> bool:

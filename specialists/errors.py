@@ -16,6 +16,8 @@
     ├── Overloaded                too many calls wait already; `wait` says how long a new one would, in seconds
     ├── DeadlinePassed            the time for an answer was over before there was one
     ├── CasesError                a file of labelled cases with a line that cannot be used, or none
+    ├── CertificateError          a certificate.json that is none
+    ├── CannotCertify             a calibration that finds no policy to certify; `needed`: the cases it would take
     ├── ScaffoldError             a new folder cannot be started: its name is no good, or it is there already
     ├── MissingRuntime            onnxruntime (or torch, or tokenizers) is not installed; the message names the extras
     └── CannotAnswer              raised by a specialist's own function: there is no answer, and why
@@ -27,8 +29,10 @@ from __future__ import annotations
 
 __all__ = [
     "CannotAnswer",
+    "CannotCertify",
     "CardError",
     "CasesError",
+    "CertificateError",
     "DeadlinePassed",
     "DefinitionError",
     "InvalidAnswer",
@@ -108,6 +112,24 @@ class DeadlinePassed(SpecialistError):
 
 class CasesError(SpecialistError):
     """A file of labelled cases cannot be used; the message names the line."""
+
+
+class CertificateError(SpecialistError):
+    """What should be a certificate is none, or belongs to another specialist."""
+
+
+class CannotCertify(SpecialistError):
+    """The cases do not support the claim. ``reason``: ``"too few"``, ``"too wrong"`` or ``"nothing accepted"``.
+
+    ``needed``: how many cases would be needed if they went on like these; ``None``: no number would do, or none is
+    known. ``group``: of which group, if the cases have groups.
+    """
+
+    def __init__(self, message: str, *, reason: str, needed: int | None = None, group: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.needed = needed
+        self.group = group
 
 
 class ScaffoldError(SpecialistError):

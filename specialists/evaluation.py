@@ -27,6 +27,7 @@ __all__ = [
     "Correct",
     "Evaluation",
     "Row",
+    "as_row",
     "best_attempt",
     "evaluate",
     "evaluate_async",
@@ -46,11 +47,16 @@ _ABSENT: Any = type("Absent", (), {"__repr__": lambda self: "<absent>", "__bool_
 
 
 class Row(NamedTuple):
-    """One labelled call. ``expected`` is ``None`` where the specialist must abstain."""
+    """One labelled call. ``expected`` is ``None`` where the specialist must abstain.
+
+    ``group``: of which group the call is, an opaque string. ``specialist``: of which specialist, where the row says it.
+    """
 
     line: int
     input: dict[str, Any]
     expected: Any = _ABSENT
+    group: str | None = None
+    specialist: str | None = None
 
     @property
     def labelled(self) -> bool:
@@ -215,7 +221,7 @@ async def evaluate_async(
     result = Evaluation()
     warm = False
     for number, given in enumerate(rows, 1):
-        row = given if isinstance(given, Row) else _row(given, number)
+        row = given if isinstance(given, Row) else as_row(given, number)
         check_row(row, specialist, correct)
         try:
             arguments = specialist.signature.check_json(json.dumps(row.input))
@@ -228,7 +234,7 @@ async def evaluate_async(
             start = time.perf_counter()
             deadline = None if timeout is None else time.monotonic() + timeout
             outcome = await specialist.climb(
-                arguments, deadline=deadline, timeout=timeout, max_steps=max_steps, resting=False
+                arguments, deadline=deadline, timeout=timeout, max_steps=max_steps, resting=False, group=row.group
             )
             seconds = time.perf_counter() - start
             result.count(row, outcome, seconds, _outcome_is_right(row, arguments, outcome, correct))
@@ -248,7 +254,7 @@ def read_rows(path: Path, *, label: str | None = None) -> Iterator[Row]:
             try:
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
                 if text:
-                    yield _row(strict_json.loads(text), number, where)
+                    yield as_row(strict_json.loads(text), number, where)
             except UnicodeDecodeError as error:
                 raise CasesError(f"{where}: not UTF-8 at byte {error.start + 1}; save the file as UTF-8") from None
             except RecursionError:
@@ -260,6 +266,8 @@ def read_rows(path: Path, *, label: str | None = None) -> Iterator[Row]:
 def check_row(row: Row, specialist: Specialist[..., Any], correct: Correct | None, where: str | None = None) -> None:
     """Raise :class:`CasesError` when the row cannot be asked or judged. Values are left to the types, at the call."""
     where = where or f"row {row.line}"
+    if row.specialist is not None and row.specialist != specialist.name:
+        raise CasesError(f"{where}: it is a case of {row.specialist[:64]!r}, not of {specialist.name!r}")
     if not row.labelled and correct is None:
         raise CasesError(
             f'{where}: there is no "expected"; give one, or null where it must abstain, or name a function'
@@ -347,11 +355,16 @@ def _outcome_is_right(row: Row, arguments: dict[str, Any], outcome: Outcome[Any]
     return best is not None and is_right(row, arguments, best.value, correct)
 
 
-def _row(data: Any, number: int, where: str | None = None) -> Row:
+def as_row(data: Any, number: int, where: str | None = None) -> Row:
+    """A row of the form that files have. Raises :class:`CasesError`."""
     where = where or f"row {number}"
     if not isinstance(data, Mapping) or not isinstance(data.get("input"), Mapping):
         raise CasesError(f'{where}: not of the form {{"input": {{arguments}}, "expected": value}}')
-    return Row(number, dict(data["input"]), data.get("expected", _ABSENT))
+    told = {name: data.get(name) for name in ("group", "specialist")}
+    for name, value in told.items():
+        if value is not None and not isinstance(value, str):
+            raise CasesError(f"{where}: {name!r} is a text, not {value!r:.40}")
+    return Row(number, dict(data["input"]), data.get("expected", _ABSENT), **told)
 
 
 def _kind(outcome: Outcome[Any]) -> str:

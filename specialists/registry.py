@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,9 +21,11 @@ from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from .card import CARD, Card, file_hash, read_card, verify_files
+from .certificates import CERTIFICATE, folder_digest, read_certificate
 from .define import Specialist
 from .errors import (
     CardError,
+    CertificateError,
     DefinitionError,
     ModelRejected,
     SpecialistError,
@@ -35,6 +38,8 @@ from .sources import install
 from .tasks import Runs, from_card, model_file
 
 __all__ = ["Found", "find", "folder_of", "is_path", "load", "model_digest", "names", "verify_model"]
+
+logger = logging.getLogger("specialists")
 
 ENTRY_POINTS = "specialists"
 MODEL = "model.onnx"
@@ -51,6 +56,8 @@ class Found(NamedTuple):
     folder: Path | None
     correct: Callable[[dict[str, Any], Any, Any], bool] | None
     """``correct(arguments, expected, value)`` where answers are not unique."""
+    generate: Callable[[int], Iterator[dict[str, Any]]] | None = None
+    """From a seed, labelled cases without end."""
 
 
 def names() -> dict[str, str]:
@@ -205,7 +212,7 @@ def _from_package(package: ModuleType) -> Found:
     if card.task is not None:
         return _from_task(folder, card, trusted=True)
     verify_model(card)
-    return _resolve(package.__name__, folder, card)
+    return _certified(_resolve(package.__name__, folder, card))
 
 
 def _from_bundled(folder: Path) -> Found:
@@ -229,7 +236,7 @@ def _from_folder(folder: Path, trust: bool) -> Found:
     verify_model(card)
     package = f"_specialist_{card.name}_{_digest(folder, card)[:16]}"
     install(package, folder, card.files, sources)
-    return _resolve(package, folder, card)
+    return _certified(_resolve(package, folder, card))
 
 
 def _from_task(folder: Path, card: Card, *, trusted: bool) -> Found:
@@ -251,7 +258,26 @@ def _from_task(folder: Path, card: Card, *, trusted: bool) -> Found:
         made = from_card(folder, card, model)
         with _sharing:
             specialist = _tasks.setdefault(key, made)
-    return Found(specialist, card, folder, None)
+    return _certified(Found(specialist, card, folder, None), None if trusted else UNTRUSTED)
+
+
+UNTRUSTED = "it lies in a folder that nobody has trusted"
+
+
+def _certified(found: Found, void: str | None = None) -> Found:
+    """``found`` with the certificate of its folder, whose files were just checked against the card."""
+    assert found.card is not None
+    assert found.folder is not None
+    if not os.path.lexists(found.folder / CERTIFICATE):
+        return found
+    digest = None
+    try:
+        certificate = read_certificate(found.folder)
+        digest = folder_digest(found.folder, found.card.files)
+    except CertificateError as error:
+        logger.warning("%s: %s; it is as if there were none", found.card.name, error)
+        return found
+    return found._replace(specialist=found.specialist.with_certificate(certificate, folder=digest, void=void))
 
 
 def _digest(folder: Path, card: Card) -> str:
@@ -286,7 +312,10 @@ def _resolve(package: str, folder: Path, card: Card) -> Found:
     correct = None if card.correct is None else _member(package, card.correct, folder)
     if correct is not None and not callable(correct):
         raise CardError(f"{folder / CARD}: correct {card.correct!r} is not a function")
-    return Found(thing, card, folder, correct)
+    generate = None if card.generate is None else _member(package, card.generate, folder)
+    if generate is not None and not callable(generate):
+        raise CardError(f"{folder / CARD}: generate {card.generate!r} is not a function")
+    return Found(thing, card, folder, correct, generate)
 
 
 def _member(package: str, where: str, folder: Path) -> Any:
