@@ -110,8 +110,8 @@ _HOMES = {
         ".define": "Answer Classification Effort Specialist specialist",
         ".errors": (
             "CannotAnswer CannotCertify CardError CasesError CertificateError DeadlinePassed DefinitionError "
-            "InvalidAnswer InvalidArguments MissingRuntime ModelFailed ModelRejected Overloaded Quarantined ScaffoldError SpecialistError "
-            "UnknownSpecialist UntrustedFolder WorkerDied"
+            "InvalidAnswer InvalidArguments MissingRuntime ModelFailed ModelRejected Overloaded Quarantined "
+            "ScaffoldError SpecialistError UnknownSpecialist UntrustedFolder WorkerDied"
         ),
         ".isolation": "IsolatedModel",
         ".ladder": "Attempt CertificateState Floors Outcome Policy RungPolicy decide replay",

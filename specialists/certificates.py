@@ -147,11 +147,12 @@ class Certificate(BaseModel):
         rest += [f"for {len(self.groups)} groups of calls"] if len(self.groups) > 1 else []
         if self.uses:
             rest.append(f"whose results had been looked at {self.uses} time{'s' * (self.uses > 1)} before")
+        wrong, sure = f"{100 * self.alpha:g} %", f"{100 * (1 - self.delta):g} %"
+        covered, low, high = (f"{100 * each:.1f}" for each in (self.coverage, self.coverage_low, self.coverage_high))
         return (
-            f"Answers of {self.specialist} that are accepted without the big model are wrong at most {100 * self.alpha:g} %"
-            f" of the time, with {100 * (1 - self.delta):g} % confidence, for calls like the cases:"
-            f" {errors} of {self.n:,} accepted; {100 * self.coverage:.1f} % of the cases were accepted"
-            f" ({100 * self.coverage_low:.1f} to {100 * self.coverage_high:.1f} %); {', '.join(rest)}."
+            f"Answers of {self.specialist} that are accepted without the big model are wrong at most {wrong} of the"
+            f" time, with {sure} confidence, for calls like the cases: {errors} of {self.n:,} accepted;"
+            f" {covered} % of the cases were accepted ({low} to {high} %); {', '.join(rest)}."
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:

@@ -368,7 +368,7 @@ def _accepted_by(policy: Policy, rung: RungPolicy, attempt: Attempt) -> Accepted
         return None
     if rung.kind in ("big_model", "big_model_again"):
         return "unchecked"
-    if policy.accept == "certified" and rung.local:
+    if policy.accept == "certified":
         return None
     if rung.min_confidence is not None:
         sure = attempt.confidence is not None and attempt.confidence >= rung.min_confidence
