@@ -27,6 +27,7 @@ HOUSE = {
         "checking",
         "corruptions",
         "quantizing",
+        "uses",
         "calibration",
         "thresholds",
         "evaluation",

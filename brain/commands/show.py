@@ -11,10 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .calibrate import show_certificate
 from .terminal import complain, mark, table, write, write_json
 
 if TYPE_CHECKING:
-    from specialists import Card, Specialist
+    from specialists import Card, Certificate, Specialist
 
 __all__ = ["show"]
 
@@ -40,6 +41,7 @@ def show(name: str, *, as_json: bool, trust: bool, before_code: Callable[[str], 
             before_code(name)
         specialist = find(name, trust=True).specialist  # no model is opened by that
     data = {"name": name, "description": None} | _data(folder, card, problems, specialist)
+    data["certificate"] = None if folder is None else _certificate(folder, specialist)
     data["note"] = None if seen or problems else UNSEEN
     if as_json:
         write_json(data)
@@ -81,6 +83,39 @@ def _data(
     return data | {"format": FORMAT}
 
 
+def _certificate(folder: Path, specialist: Specialist[..., Any] | None) -> dict[str, Any] | None:
+    """The certificate in ``folder`` as a sentence, and whether it holds for the files that lie there now."""
+    from specialists.certificates import folder_digest, read_certificate
+    from specialists.errors import CertificateError
+    from specialists.runtime import runtime_version
+
+    try:
+        certificate = read_certificate(folder)
+        if certificate is None:
+            return None
+        digest = folder_digest(folder)
+    except CertificateError as error:
+        return {"status": "void", "reason": str(error), "sentence": None, "certificate": None}
+    ladder = certificate.ladder if specialist is None else specialist.ladder_digest
+    name = certificate.specialist if specialist is None else specialist.name
+    reason = certificate.problem(specialist=name, folder=digest, ladder=ladder)
+    installed = runtime_version()
+    if reason is None and certificate.onnxruntime not in (None, installed):
+        reason = f"it was made with ONNX Runtime {certificate.onnxruntime}, and installed is {installed}"
+    if reason is None and specialist is None:
+        return _shown(certificate, "unknown", "its code was not run, so its ladder was not looked at")
+    return _shown(certificate, "valid" if reason is None else "void", reason)
+
+
+def _shown(certificate: Certificate, status: str, reason: str | None) -> dict[str, Any]:
+    return {
+        "status": status,
+        "reason": reason,
+        "sentence": certificate.sentence(),
+        "certificate": certificate.model_dump(mode="json"),
+    }
+
+
 def _page(data: dict[str, Any]) -> None:
     write(f"{data['name']} {data.get('version') or ''}".rstrip())
     if data["description"]:
@@ -112,6 +147,11 @@ def _page(data: dict[str, Any]) -> None:
         for entry in data["files"]:
             status = mark("failed" if entry["problem"] else "ok")
             write(f"  {status} {entry['file']:<24} {entry['problem'] or entry['sha256'][:16]}")
+    if (held := data["certificate"]) is not None:
+        write()
+        write(f"certificate: {held['status']}" + (f": {held['reason']}" if held["reason"] else ""))
+        if held["certificate"] is not None:
+            show_certificate(held["certificate"], held["sentence"])
     if data.get("measured"):
         table(
             ["measured", "value", "n", "on", "command"],

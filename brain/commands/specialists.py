@@ -1,8 +1,8 @@
-"""``brain specialists``: list, show, try, new, train, check, eval, seal and pack.
+"""``brain specialists``: list, show, try, new, train, check, eval, calibrate, seal and pack.
 
 What they do is in the package ``specialists``; here is only how it is asked for and shown. ``list``, ``show`` and
 ``check`` run no code of a folder or of an installed package without ``--trust``. Commands that cannot do without it
-(``try``, ``eval``, ``pack``) run it, since the folder was named for that, and a line on stderr says so.
+(``try``, ``eval``, ``calibrate``, ``pack``) run it, since the folder was named for that, and a line on stderr says so.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import calibrate as calibrating
 from . import pack as packing
 from . import train as training
 from .terminal import complain, console, mark, table, write, write_json
@@ -102,6 +103,7 @@ what is printed (--json: one object with these names):
         " figures were\nmeasured with it. It runs no code.",
         "brain specialists seal invoice_total",
     ),
+    "calibrate": (calibrating.SUMMARY, calibrating.DESCRIPTION + _TRUST, calibrating.EXAMPLE),
     "pack": (packing.SUMMARY, packing.DESCRIPTION + _TRUST, packing.EXAMPLE),
     "train": (training.SUMMARY, training.DESCRIPTION, training.EXAMPLE),
 }
@@ -156,6 +158,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--threads", type=_threads, metavar="N", help="compute threads of the model (default 1)")
     sub.add_argument("--max-steps", type=_whole, metavar="N", help="the most steps of any attempt")
+    sub = add("calibrate", _calibrate)
+    trust(sub, "run the model of a folder without code in this process")
+    calibrating.add_options(sub)
     sub = add("seal", _seal)
     sub.add_argument("folder", metavar="FOLDER")
     sub.add_argument("--model", action="store_true", help="name the bundled model anew that the card takes")
@@ -332,6 +337,18 @@ def _eval(arguments: argparse.Namespace) -> int:
     else:
         _show_evaluation(result, found.specialist.name, arguments.file)
     return 0
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    if (arguments.file is None) == (arguments.generate is None):
+        return _wrong("give either CASES.jsonl or --generate N")
+    if arguments.file is None:
+        found = _find(arguments.name, arguments.trust)
+        if found.generate is None:
+            return _wrong(f"{found.specialist.name} brings no generator (the card's key `generate`); give CASES.jsonl")
+        return calibrating.calibrate(arguments, found, None)
+    with _regular(Path(arguments.file)) as path:
+        return calibrating.calibrate(arguments, _find(arguments.name, arguments.trust), path)
 
 
 def _show_evaluation(result: Evaluation, name: str, file: str) -> None:
