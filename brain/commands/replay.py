@@ -154,7 +154,7 @@ def _show_reproduction(found: Reproduction) -> None:
     _show_aside(found.functions, found.cut_short, "their last decision was never made")
     if found.first is not None:
         line, differs = found.first
-        complain(f"{_of(found.differing, 'call')} not reproduced; the first is line {line}: {differs}")
+        complain(f"{_of(found.differing, 'call')} not reproduced; the first is line {line}, {differs}")
 
 
 def _show_aside(functions: int, cut_short: int, so: str) -> None:

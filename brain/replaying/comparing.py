@@ -160,7 +160,9 @@ class Comparison:
     """Tools whose new floor is not asked for, as a valid certificate stands above it."""
     labelled: int | None = None
     labels_unused: list[str] = field(default_factory=list)
-    costs: tuple[dict[str, Decimal | None], dict[str, Decimal | None]] = field(default=({}, {}), repr=False)
+    costs: tuple[dict[str, Decimal | None], dict[str, Decimal | None]] = field(
+        default_factory=lambda: ({}, {}), repr=False
+    )
     """The most that each run's calls cost, logged and under the new policy; ``None``: unpriced."""
 
     @property
@@ -173,7 +175,7 @@ class Comparison:
         """Why nothing is estimated; ``None``: it is."""
         if self.not_reproduced is not None:
             line, differs = self.not_reproduced
-            return f"line {line} is not what this ladder decides, so the two sides would not be comparable: {differs}"
+            return f"line {line} is not what this ladder decides, so nothing is set beside it: {differs}"
         if not self.calls:
             return "the log has no calls of specialists that ended by themselves, so there is nothing to compare"
         if not self.untried:
@@ -238,8 +240,10 @@ def compare(log: Iterable[Logged], change: PolicyChange, *, labels: Labels | Non
             result.functions += 1
         else:
             tools.add(outcome.tool or "")
-            if result.not_reproduced is None and (differs := told_difference(line, outcome)) is not None:
-                result.not_reproduced = line, differs
+            if (differs := told_difference(outcome)) is not None:
+                result.calls += 1
+                result.not_reproduced = result.not_reproduced or (line, differs)
+                continue
         if is_function(outcome) or cut_short(outcome):
             result.cut_short += not is_function(outcome)
             for costs in result.costs:
@@ -255,6 +259,7 @@ def compare(log: Iterable[Logged], change: PolicyChange, *, labels: Labels | Non
         result.calls += 1
         result.audits += len(tried) > len(made)
         spend(result.costs[0], outcome, line, range(len(tried)))
+        place, columns = runs.place(run_of(outcome, line)), runs.columns
         end = walk(policy, outcome)
         if isinstance(end, Untried):
             result.untried[outcome.tool or "?", end.rung, end.why] += 1
@@ -263,8 +268,6 @@ def compare(log: Iterable[Logged], change: PolicyChange, *, labels: Labels | Non
         spend(result.costs[1], outcome, line, {*end.attempts, *range(len(made), len(tried))})
         was_local = result.logged.add(tried, made, outcome.policy, outcome.accepted_by, outcome.answered_by)
         is_local = result.replayed.add(tried, end.attempts, policy, end.accepted_by, end.rung)
-        place = runs.place(run_of(outcome, line))
-        columns = runs.columns
         columns["calls"][place] += 1
         columns["local"][place] += is_local - was_local
         more = [tried[index] for index in end.attempts if index not in made]

@@ -10,7 +10,6 @@ from typing import Any
 from specialists import Cost, Outcome
 from specialists.ladder import Abstain, Accept, Climb, Decision, decide
 
-from ..errors import ConfigurationError
 from .reading import Logged, attempts_of, is_function, run_of
 
 __all__ = ["FORMAT", "UNPRICED", "Reproduction", "cut_short", "difference", "reproduce", "spend", "told_difference"]
@@ -36,27 +35,28 @@ def cut_short(outcome: Outcome[Any]) -> bool:
 
 
 def difference(outcome: Outcome[Any]) -> str | None:
-    """How a logged outcome differs from what ``decide`` makes of its attempts; ``None``: every decision is the same.
-
-    Raises ``ValueError`` for an attempt on a rung that the logged policy does not have.
-    """
+    """How a logged outcome differs from what ``decide`` makes of its attempts; ``None``: every decision is the same."""
     attempts = outcome.attempts
+    rungs = {rung.name for rung in outcome.policy.rungs}
+    strange = next((attempt.rung for attempt in attempts if attempt.rung not in rungs), None)
+    if strange is not None:
+        return f"its policy has no rung {strange!r}, and the log tried it"
     for count, attempt in enumerate(attempts):
         move = decide(outcome.policy, attempts[:count])
         if move != Climb(attempt.rung):
             return f"after {_attempts(count)} the ladder {_said(move)}, and the log goes on to {attempt.rung!r}"
     end = decide(outcome.policy, attempts)
-    logged = f"is accepted as {outcome.accepted_by}" if outcome.accepted else "is not accepted"
+    logged = "the call is not accepted"
+    if outcome.accepted:
+        logged = f"the answer of {outcome.answered_by!r} is accepted as {outcome.accepted_by}"
     if isinstance(end, Accept):
         if (outcome.accepted_by, outcome.answered_by) != (end.by, attempts[-1].rung):
-            return (
-                f"the ladder {_said(end)} {attempts[-1].rung!r}'s answer; in the log {outcome.answered_by!r} {logged}"
-            )
+            return f"after {_attempts(len(attempts))} the ladder {_said(end)}, and in the log {logged}"
         if outcome.value != attempts[-1].value:
             return f"the ladder takes the value of {attempts[-1].rung!r}, and the log has another"
         return None
     if outcome.accepted or not (isinstance(end, Abstain) or cut_short(outcome)):
-        return f"after {_attempts(len(attempts))} the ladder {_said(end)}, and in the log the call {logged}"
+        return f"after {_attempts(len(attempts))} the ladder {_said(end)}, and in the log {logged}"
     return None
 
 
@@ -105,10 +105,7 @@ class Reproduction:
 
 
 def reproduce(log: Iterable[Logged]) -> Reproduction:
-    """Replay each logged outcome under the policy it was made under, and count the decisions that are the same.
-
-    Raises ``ConfigurationError`` for an attempt on a rung that the logged policy does not have.
-    """
+    """Replay each logged outcome under the policy it was made under, and count the decisions that are the same."""
     result = Reproduction()
     for line, outcome in log:
         spend(result.costs, outcome, line, range(len(attempts_of(outcome))))
@@ -116,8 +113,8 @@ def reproduce(log: Iterable[Logged]) -> Reproduction:
             result.functions += 1
             continue
         result.calls += 1
-        differs = told_difference(line, outcome)
-        short = cut_short(outcome)
+        differs = told_difference(outcome)
+        short = differs is None and cut_short(outcome)
         made = len(outcome.attempts) + (not short)
         result.decisions += made
         result.cut_short += short
@@ -129,11 +126,10 @@ def reproduce(log: Iterable[Logged]) -> Reproduction:
     return result
 
 
-def told_difference(line: int, outcome: Outcome[Any]) -> str | None:
-    try:
-        return difference(outcome)
-    except ValueError as error:
-        raise ConfigurationError(f"line {line}, a call of {outcome.tool!r}: {error}, and the log tried it") from None
+def told_difference(outcome: Outcome[Any]) -> str | None:
+    """:func:`difference`, with the tool's name before it."""
+    differs = difference(outcome)
+    return None if differs is None else f"a call of {outcome.tool}: {differs}"
 
 
 def spend(costs: dict[str, Decimal | None], outcome: Outcome[Any], line: int, places: Iterable[int]) -> None:
