@@ -18,6 +18,7 @@
     ├── CasesError                a file of labelled cases with a line that cannot be used, or none
     ├── CertificateError          a certificate.json that is none
     ├── CannotCertify             a calibration that finds no policy to certify; `needed`: the cases it would take
+    ├── WatchError                what a watch on a certificate knows cannot be read or kept, or a label fits nothing
     ├── ScaffoldError             a new folder cannot be started: its name is no good, or it is there already
     ├── MissingRuntime            onnxruntime (or torch, or tokenizers) is not installed; the message names the extras
     └── CannotAnswer              raised by a specialist's own function: there is no answer, and why
@@ -46,6 +47,7 @@ __all__ = [
     "SpecialistError",
     "UnknownSpecialist",
     "UntrustedFolder",
+    "WatchError",
     "WorkerDied",
 ]
 
@@ -130,6 +132,10 @@ class CannotCertify(SpecialistError):
         self.reason = reason
         self.needed = needed
         self.group = group
+
+
+class WatchError(SpecialistError):
+    """A watch's store cannot be used, or a label is for no answer that waits; the message says what to see to."""
 
 
 class ScaffoldError(SpecialistError):

@@ -220,25 +220,40 @@ def alternatives(null: float) -> tuple[float, ...]:
     return tuple(sorted({min(multiple * null, 0.9) for multiple in MULTIPLES}))
 
 
-def predicted_audits(rate: float, null: float, delta: float, after: int = 0, *, limit: int = 1_000_000) -> int | None:
+def predicted_audits(
+    rate: float, null: float, delta: float, after: int = 0, *, before: float | None = None, limit: int = 1_000_000
+) -> int | None:
     """How many audits after a shift to the error rate ``rate``, which came after ``after`` audits, the bet against
     ``null`` reaches 1/``delta``: half of all streams are expected to take no longer. ``None``: not within ``limit``.
 
-    The martingale's own recursion is run with the mean of the logarithm of each factor at ``rate`` in place of the
-    factor, from empty stakes: what was staked before the shift is taken for lost. Raises ``ValueError``.
+    The martingale's own recursion is run with the mean of the logarithm of each factor in place of the factor: first
+    at ``before``, the error rate until the shift, then at ``rate``. Without ``before``, what was staked by then is
+    taken for lost. Chance helps a mixture of bets more than it harms it, so the median of streams comes somewhat
+    sooner. Raises ``ValueError``.
     """
     _level("rate", rate)
     _level("null", null)
     _level("delta", delta)
-    bets = alternatives(null)
-    factors = [math.exp(rate * math.log(a / null) + (1 - rate) * math.log((1 - a) / (1 - null))) for a in bets]
-    stakes = [0.0] * len(factors)
-    for count in range(1, limit + 1):
-        new = _rest(after + count - 1) - _rest(after + count)
-        stakes = [min((stake + new) * factor, _CAP) for stake, factor in zip(stakes, factors, strict=True)]
-        if sum(stakes) / len(stakes) + _rest(after + count) >= 1 / delta:
-            return count
-    return None
+    stakes = [0.0] * len(alternatives(null))
+
+    def bet(factors: list[float], audits: int) -> float:
+        new = _rest(audits) - _rest(audits + 1)
+        stakes[:] = [min((stake + new) * factor, _CAP) for stake, factor in zip(stakes, factors, strict=True)]
+        return sum(stakes) / len(stakes) + _rest(audits + 1)
+
+    if before is not None:
+        usual = _growth(before, null)
+        for audits in range(after):
+            bet(usual, audits)
+    factors = _growth(rate, null)
+    return next((count for count in range(1, limit + 1) if bet(factors, after + count - 1) >= 1 / delta), None)
+
+
+def _growth(rate: float, null: float) -> list[float]:
+    """By what each stake grows in an audit, as a geometric mean, where answers are wrong at ``rate``."""
+    _level("rate", rate)
+    logs = [rate * math.log(a / null) + (1 - rate) * math.log((1 - a) / (1 - null)) for a in alternatives(null)]
+    return [math.exp(each) for each in logs]
 
 
 BETTING_BINS = 10

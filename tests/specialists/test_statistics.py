@@ -259,6 +259,8 @@ def test_what_is_predicted() -> None:
     assert first > math.log(20) / divergence
     later = [predicted_audits(0.05, 0.01, 0.05, after) or 0 for after in (0, 10, 100, 1_000, 10_000)]
     assert later == sorted(later)
+    # What stands from the audits before a shift helps a little.
+    assert first < (predicted_audits(0.05, 0.01, 0.05, 100, before=0.005) or 0) < later[2]
     assert (predicted_audits(0.2, 0.01, 0.05) or 0) < first
     assert predicted_audits(0.01, 0.01, 0.05, limit=10_000) is None
 
