@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from .terminal import complain, console, table, write, write_json
 
@@ -186,6 +186,8 @@ def _show_comparison(found: Comparison, policy: str | None, floors: Mapping[str,
 
 
 def _show_figures(found: Comparison, name: str) -> None:
+    from specialists.ladder import AcceptedBy
+
     calls, one, other, differ = found.calls, found.logged, found.replayed, found.differences
     columns = [f"{_of(calls, 'call')} in {_of(found.runs, 'run')}", "logged", name, "difference a call", "95 %"]
 
@@ -195,7 +197,6 @@ def _show_figures(found: Comparison, name: str) -> None:
     rows: list[tuple[Any, ...]] = [
         ("answered on this machine", share(one), share(other), *_shares(differ["local"])),
         ("big model asked", f"{one.escalated:,}", f"{other.escalated:,}", "", ""),
-        ("abstained", f"{one.abstained:,}", f"{other.abstained:,}", "", ""),
         ("cost", _cost(one.cost), _cost(other.cost), *_amounts(differ["cost"], _dollars)),
         ("CPU time", _time(one.cpu_seconds), _time(other.cpu_seconds), *_amounts(differ["cpu_seconds"], _time)),
         ("wall time, rungs", _time(one.seconds), _time(other.seconds), *_amounts(differ["seconds"], _time)),
@@ -211,12 +212,10 @@ def _show_figures(found: Comparison, name: str) -> None:
         )
         rows.append(("accepted and right", f"{one.right:,}", f"{other.right:,}", "", ""))
     table(columns, rows, right=columns[1:])
-    levels = [
-        by for by in ("verified", "certified", "confident", "unchecked") if one.accepted_by[by] + other.accepted_by[by]
-    ]
+    counts = [(by, one.accepted_by[by], other.accepted_by[by]) for by in (*get_args(AcceptedBy), None)]
     table(
         ["accepted by", "logged", name],
-        [(by, f"{one.accepted_by[by]:,}", f"{other.accepted_by[by]:,}") for by in levels],
+        [(by or "nothing: abstained", f"{was:,}", f"{now:,}") for by, was, now in counts if was or now],
         right=["logged", name],
     )
     if found.other_value or found.newly_accepted or found.no_longer_accepted:
