@@ -150,8 +150,8 @@ def test_a_conformal_quantile_is_unknown_for_too_few() -> None:
     assert conformal_quantile(list(range(1, 20)), 0.95) == 19
     assert conformal_quantile(list(range(1, 19)), 0.95) is None
     assert conformal_quantile([], 0.5) is None
-    # 0.1 * 30 is 3.0000000000000004 as floats multiply, and the third is meant.
-    assert conformal_quantile(list(range(1, 30)), 0.1) == 3
+    # 100 * 0.55 is 55.00000000000001 as floats multiply, and the 55th is meant.
+    assert conformal_quantile(list(range(1, 100)), 0.55) == 55
     with pytest.raises(ValueError, match="NaN"):
         conformal_quantile([1, math.nan], 0.5)
 

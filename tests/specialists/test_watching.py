@@ -107,14 +107,15 @@ def test_too_many_errors_revoke_once(store: Store, caplog: pytest.LogCaptureFixt
     reason = watch.revoked(INTENT) or ""
     assert f"{count} of {count} audited answers were wrong" in reason
     assert "brain specialists calibrate intent CASES.jsonl" in reason
+    for number in range(5):  # raised once, not again
+        watch.audited(INTENT, f"more-{number}", True, by="verifier")
     for number in range(500):  # it stays revoked, whatever follows
         watch.audited(INTENT, f"right-{number}", False, by="verifier")
     assert watch.revoked(INTENT) == reason
     (status,) = watch.status()
     assert status.alarm is not None
     assert (status.alarm.audits, status.alarm.errors) == (count, count)
-    assert (status.audits, status.errors) == (500 + count, count)
-    watch.audited(INTENT, "wrong again", True, by="verifier")
+    assert (status.audits, status.errors) == (505 + count, 5 + count)
     (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
     assert record.name == "specialists"
     assert record.getMessage() == f"the certificate of intent is {reason}"
@@ -344,9 +345,12 @@ def work(thread):
     for number in range(int(sys.argv[3])):
         call = f"{sys.argv[2]}-{thread}-{number}"
         watch.seen(watched, call, 0.1 * (number % 10))
+        watch.close()
         watch.audited(watched, call, number % 10 == 0, by="verifier")
         watch.audited(watched, f"shared-{thread}-{number}", False, by="verifier")
         print(call, flush=True)
+print("ready", flush=True)
+sys.stdin.readline()
 threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
@@ -354,8 +358,19 @@ threads = [threading.Thread(target=work, args=(thread,)) for thread in range(2)]
 
 
 def hammer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
+    """A process that stands ready and begins when it is sent a line."""
     command = [sys.executable, "-c", HAMMER, str(path), name, str(count)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def begin(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def rows(path: Path) -> list[tuple[str, int]]:
@@ -364,14 +379,16 @@ def rows(path: Path) -> list[tuple[str, int]]:
 
 
 def test_two_processes_lose_no_audit(path: Path) -> None:
-    processes = [hammer(path, name, 60) for name in ("one", "two")]
+    processes = [hammer(path, name, 100) for name in ("one", "two")]
+    for process in processes:
+        begin(process)
     for process in processes:
         _, told = process.communicate(timeout=60)
         assert (process.returncode, "Traceback" in told) == (0, False), told
     found = rows(path)
-    assert len(found) == len(set(found)) == 2 * 2 * 60 + 2 * 60
+    assert len(found) == len(set(found)) == 2 * 2 * 100 + 2 * 100
     (status,) = Watch(SqliteStore(path)).status()
-    assert (status.audits, status.errors, status.calls) == (360, 24, 240)
+    assert (status.audits, status.errors, status.calls) == (600, 40, 400)
     bet = ShiftMartingale(0.05)
     for _, wrong in found:  # in the order that the file holds, nothing was skipped or counted twice
         bet.update(bool(wrong))
@@ -380,6 +397,7 @@ def test_two_processes_lose_no_audit(path: Path) -> None:
 
 def test_what_was_counted_outlives_a_kill(path: Path) -> None:
     process = hammer(path, "one", 10_000)
+    begin(process)
     assert process.stdout is not None
     told = [process.stdout.readline().strip() for _ in range(40)]
     process.send_signal(signal.SIGKILL)
@@ -412,6 +430,8 @@ def test_a_store_outlives_a_fork(store: Store) -> None:
             pid = os.fork()
             if pid == 0:
                 try:
+                    signal.alarm(20)  # rather than wait for a lock that nobody holds
+                    assert getattr(store, "_connection", None) is None
                     for number in range(10):
                         watch.audited(INTENT, f"child-{child}-{number}", False, by="verifier")
                     watch.close()
