@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import TypeAdapter
 
@@ -64,6 +64,9 @@ from .results import RunResult
 from .runs import NOTHING, Run, check_arguments
 from .tooling import RunContext, Tool
 
+if TYPE_CHECKING:
+    from specialists import Watch
+
 __all__ = ["Brain"]
 
 logger = logging.getLogger("brain")
@@ -101,6 +104,7 @@ class Brain(Generic[Out]):
             can overspend is something else.
         cpu_rate: US dollars per CPU second of this machine; ``None``: :data:`brain.prices.DEFAULT_CPU_RATE`.
         log: A file to which every call's outcome is appended, one JSON object a line.
+        watch: Audits a share of what certificates accept (``specialists.Watch``), and revokes those that no longer hold.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -124,6 +128,7 @@ class Brain(Generic[Out]):
         cost_limit: Decimal | None = None,
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
+        watch: Watch | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -143,6 +148,7 @@ class Brain(Generic[Out]):
         cost_limit: Decimal | None = None,
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
+        watch: Watch | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -162,6 +168,7 @@ class Brain(Generic[Out]):
         cost_limit: Decimal | None = None,
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
+        watch: Watch | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -180,6 +187,7 @@ class Brain(Generic[Out]):
         cost_limit: Decimal | None = None,
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
+        watch: Watch | None = None,
     ) -> None:
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
@@ -207,7 +215,7 @@ class Brain(Generic[Out]):
         if isinstance(self._fallback, Planner):
             raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
-        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate)
+        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate, watch=watch)
         self._offering = Offering(self._dispatcher.schemas, None if self._is_planner else tool_limit, pinned)
         self._system: EncodedMessage | None = None
         if instructions:
@@ -275,6 +283,7 @@ class Brain(Generic[Out]):
         budget: Any = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
+        group: str | None = None,
     ) -> RunResult[Out]:
         """Answer ``prompt``.
 
@@ -289,11 +298,13 @@ class Brain(Generic[Out]):
             budget: Not built yet; raises :class:`NotBuilt`.
             timeout: Seconds for the whole run.
             approvals: Ids of calls that wait, with ``True`` (run it) or ``False`` (denied).
+            group: The group of calls that this run's belong to, an opaque string: certificates that were made with
+                groups hold for each by itself.
 
         Raises:
             BrainError: one of the tree in :mod:`brain.errors`, with the run as far as it got in ``.result``.
         """
-        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals, group)
         return await self._run(arguments, None)
 
     def run_sync(
@@ -308,9 +319,10 @@ class Brain(Generic[Out]):
         budget: Any = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
+        group: str | None = None,
     ) -> RunResult[Out]:
         """:meth:`run` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
-        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals, group)
         return run_sync(lambda: self._run(arguments, None))
 
     async def run_stream(
@@ -325,13 +337,14 @@ class Brain(Generic[Out]):
         budget: Any = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
+        group: str | None = None,
     ) -> AsyncGenerator[RunEvent, None]:
         """:meth:`run` as a stream of typed events, the last of which is ``Done``. Leaving the loop cancels the run.
 
         (Python closes a generator that was left when nothing refers to it any more; ``contextlib.aclosing`` does it
         at once.)
         """
-        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals)
+        arguments = (prompt, history, deps, tenant, session, run_id, budget, timeout, approvals, group)
         events: asyncio.Queue[RunEvent | None] = asyncio.Queue()
 
         async def produce() -> RunResult[Out]:
@@ -513,7 +526,9 @@ class Brain(Generic[Out]):
 
         async def one(call: CheckedCall) -> None:
             current_call.set(call.id)
-            context = RunContext(run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline)
+            context = RunContext(
+                run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline, run.arguments.group
+            )
             if run.emit is not None:
                 run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
             answers[call.id] = as_content(await self._dispatcher.call(call, context, run.observer))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from specialists import (
     Attempt,
@@ -25,7 +25,7 @@ from specialists import (
     RungPolicy,
     Specialist,
 )
-from specialists.ladder import AcceptLevel, AttemptOutcome, jsonable
+from specialists.ladder import AcceptLevel, AttemptOutcome, RungKind, jsonable
 from specialists.metering import CpuMeter, current_meter, metered
 
 from .catalogue import Catalogue
@@ -36,10 +36,15 @@ from .ledger import cpu_price, priced
 from .questions import TypedAnswer
 from .tooling import RunContext, Tool, check_name, is_async
 
+if TYPE_CHECKING:
+    from specialists.watching import Watch
+
 __all__ = ["BIG_MODEL", "Callee", "CheckedCall", "Dispatcher", "Observer"]
 
 BIG_MODEL = "big_model"
 """Name of the rung that asks the big model."""
+AGAIN = "big_model_again"
+"""Name of the rung that asks it once more, with the reason for which its first answer was not taken."""
 
 FUNCTION = "function"
 """Name of the one rung of a plain tool."""
@@ -90,6 +95,7 @@ class Dispatcher:
         accept: AcceptLevel = "confident",
         fallback: ChatModel | None = None,
         cpu_rate: Decimal | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._callees: dict[str, Callee] = {}
         for callee in callees:
@@ -100,6 +106,7 @@ class Dispatcher:
         self._accept = accept
         self._fallback = fallback
         self._cpu_rate = cpu_rate
+        self._watch = watch
         self.schemas = Catalogue(tuple(self._callees.values()))
 
     def knows(self, name: str) -> bool:
@@ -141,26 +148,22 @@ class Dispatcher:
         hooks = _Watch(lambda attempt: observer.attempt(call.id, specialist.name, attempt), self._cpu_rate)
         above: tuple[LadderRung, ...] = ()
         if self._fallback is not None:
-            above = (_big_model_rung(specialist, self._fallback, observer, hooks),)
+            above = _big_model_rungs(specialist, self._fallback, observer, hooks)
         failure: BaseException | None = None
         try:
             outcome = await specialist.climb(
-                call.arguments, accept=self._accept, deadline=context.deadline, hooks=hooks, above=above
+                call.arguments,
+                accept=self._accept,
+                deadline=context.deadline,
+                hooks=hooks,
+                above=above,
+                group=context.group,
+                watch=self._watch,
+                call_id=f"{context.run_id}/{call.id}",
             )
         except BaseException as error:  # the attempts made until now are paid for, whatever ended the climb
             failure = error
-            rungs = tuple(rung.policy for rung in (*specialist.ladder(), *above))
-            asked_big = bool(hooks.attempts) and hooks.attempts[-1].rung == BIG_MODEL
-            outcome = Outcome(
-                None,
-                None,
-                None,
-                tuple(hooks.attempts),
-                Policy(rungs, self._accept),
-                reason=f"{specialist.name}: {_end_of(error, None if asked_big else specialist.function)}",
-                tool=specialist.name,
-                arguments=call.arguments,
-            )
+            outcome = hooks.so_far(specialist, call.arguments, error)
             if _is_cancellation(error):
                 raise
         finally:
@@ -236,10 +239,39 @@ class _Watch(Hooks):
         self.attempts: list[Attempt] = []
         self.wire: list[WireAttempt] = []
         """What left for the big model, also when its rung is stopped before it can say so."""
+        self._told = 0
+        self._policy: Policy | None = None
+        self._outcome: Outcome[Any] | None = None
+
+    def begin(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def ended(self, outcome: Outcome[Any]) -> None:
+        self._outcome = outcome
+
+    def so_far(
+        self, specialist: Specialist[..., Any], arguments: Mapping[str, Any], error: BaseException
+    ) -> Outcome[Any]:
+        """The outcome of a climb that ``error`` cut short, under the policy it went by."""
+        ended = self._outcome
+        if ended is not None:  # the answer was accepted, and its audit cut short
+            return replace(ended, tool=specialist.name, audit=next(iter(self.attempts[len(ended.attempts) :]), None))
+        asked_big = bool(self.attempts) and self.attempts[-1].rung in (BIG_MODEL, AGAIN)
+        return Outcome(
+            None,
+            None,
+            None,
+            tuple(self.attempts),
+            self._policy or Policy(tuple(rung.policy for rung in specialist.ladder())),
+            reason=f"{specialist.name}: {_end_of(error, None if asked_big else specialist.function)}",
+            tool=specialist.name,
+            arguments=arguments,
+        )
 
     def after(self, attempt: Attempt) -> Attempt:
-        if attempt.rung == BIG_MODEL:
-            attempt = replace(attempt, wire_attempts=tuple(self.wire))
+        if attempt.rung in (BIG_MODEL, AGAIN):
+            attempt = replace(attempt, wire_attempts=tuple(self.wire[self._told :]))
+            self._told = len(self.wire)
         if (value := redact_value(attempt.value)) is not attempt.value:
             attempt = replace(attempt, value=value)
         if attempt.reason is not None:
@@ -252,52 +284,65 @@ class _Watch(Hooks):
         return attempt
 
 
-def _big_model_rung(
+def _big_model_rungs(
     specialist: Specialist[..., Any], model: ChatModel, observer: Observer, watch: _Watch
-) -> LadderRung:
-    """The last rung: the big model, asked the same typed question, its answer checked by the same verifier."""
+) -> tuple[LadderRung, ...]:
+    """The last rungs: the big model, asked the same typed question, its answer checked by the same verifier; and once
+    more, told what the check had against its answer."""
     checked = specialist.verify is not None
-    policy = RungPolicy(BIG_MODEL, "big_model", None, specialist.sound, specialist.complete, checked)
 
     def on_attempt(attempt: WireAttempt) -> None:
         watch.wire.append(attempt)
         observer.wire(attempt)
 
-    async def run(question: Question) -> Attempt:
-        start = time.perf_counter()
-        fields: dict[str, Any]
-        try:
-            answer = TypedAnswer(specialist.answers, schema=specialist.returns)
-            request = ModelRequest(
-                messages=_as_question(specialist, question),
-                output_schema=answer.schema,
-                output_name=specialist.name.replace(".", "_"),
-                deadline=question.deadline,
-            )
-            response = await model.ask(request, on_attempt=on_attempt)
-            value = answer.parse(response.text or "", model.name)
-            fields = {"outcome": "answered", "value": value}
-        except InvalidAnswer as error:
-            fields = {"outcome": "invalid", "reason": str(error)}
-        except ModelTimeout as error:
-            fields = {"outcome": "timeout", "reason": str(error)}
-        except BrainError as error:  # a refused redirect, a missing package: each is the end of this rung only
-            fields = {"outcome": "error", "reason": str(error)}
-        except Exception as error:  # a model may be the application's own
-            fields = {"outcome": "error", "reason": _end_of(error)}
-        attempt = Attempt(BIG_MODEL, seconds=time.perf_counter() - start, source=model.name, **fields)
-        return await specialist.check(question.arguments, attempt)
+    def rung(name: str, kind: RungKind) -> LadderRung:
+        async def run(question: Question) -> Attempt:
+            attempt = await _ask(name, specialist, model, question, on_attempt)
+            return await specialist.check(question.arguments, attempt)
 
-    return LadderRung(policy, run)
+        return LadderRung(RungPolicy(name, kind, None, specialist.sound, specialist.complete, checked), run)
+
+    return rung(BIG_MODEL, "big_model"), rung(AGAIN, "big_model_again")
 
 
-def _as_question(specialist: Specialist[..., Any], question: Question) -> list[dict[str, Any]]:
+async def _ask(
+    name: str,
+    specialist: Specialist[..., Any],
+    model: ChatModel,
+    question: Question,
+    on_attempt: Callable[[WireAttempt], None],
+) -> Attempt:
+    start = time.perf_counter()
+    fields: dict[str, Any]
+    try:
+        answer = TypedAnswer(specialist.answers, schema=specialist.returns)
+        request = ModelRequest(
+            messages=_as_question(specialist, question, name == AGAIN),
+            output_schema=answer.schema,
+            output_name=specialist.name.replace(".", "_"),
+            deadline=question.deadline,
+        )
+        response = await model.ask(request, on_attempt=on_attempt)
+        value = answer.parse(response.text or "", model.name)
+        fields = {"outcome": "answered", "value": value}
+    except InvalidAnswer as error:
+        fields = {"outcome": "invalid", "reason": str(error)}
+    except ModelTimeout as error:
+        fields = {"outcome": "timeout", "reason": str(error)}
+    except BrainError as error:  # a refused redirect, a missing package: each is the end of this rung only
+        fields = {"outcome": "error", "reason": str(error)}
+    except Exception as error:  # a model may be the application's own
+        fields = {"outcome": "error", "reason": _end_of(error)}
+    return Attempt(name, seconds=time.perf_counter() - start, source=model.name, **fields)
+
+
+def _as_question(specialist: Specialist[..., Any], question: Question, again: bool) -> list[dict[str, Any]]:
     asked = {
         "task": specialist.description,
         "arguments": jsonable(dict(question.arguments)),
         "argument_schema": specialist.parameters,
     }
-    return [
+    messages = [
         {
             "role": "system",
             "content": "Answer one typed question. Reply with JSON that fits the given schema, and nothing else."
@@ -305,6 +350,15 @@ def _as_question(specialist: Specialist[..., Any], question: Question) -> list[d
         },
         {"role": "user", "content": json.dumps(asked, ensure_ascii=False)},
     ]
+    if again and question.attempts:
+        last = question.attempts[-1]
+        why = last.reason if last.verdict is None or last.outcome != "answered" else last.verdict.reason
+        said = "no answer of this type" if last.outcome != "answered" else json.dumps(jsonable(last.value))
+        messages += [
+            {"role": "assistant", "content": said},
+            {"role": "user", "content": f"That does not pass the check: {why or 'it is wrong'}. Answer once more."},
+        ]
+    return messages
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -75,7 +75,7 @@ class Usage:
         for outcome in outcomes:
             for attempt in outcome.attempts:
                 # A big model's attempt is paid for by its wire attempts, which are summed below.
-                if attempt.cpu_seconds is not None and attempt.rung != "big_model":
+                if attempt.cpu_seconds is not None and attempt.rung not in ("big_model", "big_model_again"):
                     kind = "function" if attempt.rung == "function" else "specialist"
                     row = rows.setdefault((kind, attempt.source or attempt.rung), _Sum())
                     row.requests += 1

@@ -45,6 +45,7 @@ class RunArguments:
     run_id: str
     timeout: float | None
     approvals: Mapping[str, bool] | None
+    group: str | None = None
 
 
 NOTHING = RunArguments(None, (), None, None, "", None, None)
@@ -165,6 +166,7 @@ def check_arguments(
     budget: Any,
     timeout: float | None,
     approvals: Mapping[str, bool] | None,
+    group: str | None = None,
 ) -> RunArguments:
     """Check the arguments of ``Brain.run``. Raises :class:`ConfigurationError` or :class:`PromptError`."""
     if session is not None:
@@ -173,7 +175,7 @@ def check_arguments(
         raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
     if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
         raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
-    for name, text in (("run_id", run_id), ("tenant", tenant)):
+    for name, text in (("run_id", run_id), ("tenant", tenant), ("group", group)):
         if text is not None and not isinstance(text, str):
             raise ConfigurationError(f"{name} is text, not {text!r}")
     if approvals is not None and not isinstance(approvals, Mapping):
@@ -187,7 +189,7 @@ def check_arguments(
         prompt = _checked_prompt(prompt)
     elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
         raise PromptError("there is no prompt and nothing to resume; say what is wanted")
-    return RunArguments(prompt, messages, deps, tenant, run_id or os.urandom(16).hex(), timeout, approvals)
+    return RunArguments(prompt, messages, deps, tenant, run_id or os.urandom(16).hex(), timeout, approvals, group)
 
 
 def _as_message(message: Any) -> EncodedMessage:

@@ -38,7 +38,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 class RunContext(Generic[Deps]):
     """What a tool may know of the run that calls it, as its first parameter.
 
-    ``deps`` is what the application gave to ``run(deps=...)``; ``deadline`` is a point on :func:`time.monotonic`.
+    ``deps`` is what the application gave to ``run(deps=...)``; ``deadline`` is a point on :func:`time.monotonic`;
+    ``group`` is the group of calls whose certificates hold in this run.
     """
 
     deps: Deps
@@ -46,6 +47,7 @@ class RunContext(Generic[Deps]):
     call_id: str
     tenant: str | None = None
     deadline: float | None = None
+    group: str | None = None
 
 
 class Tool(Generic[P, R]):

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calibration import calibrate
     from .card import Card, read_card
     from .certificates import Certificate, read_certificate
     from .climb import Hooks, LadderRung, Question, Rung
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         SpecialistError,
         UnknownSpecialist,
         UntrustedFolder,
+        WatchError,
         WorkerDied,
     )
     from .isolation import IsolatedModel
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from .registry import load, names
     from .verifiers import Verdict, Verifier
     from .voting import Symmetry
+    from .watching import MemoryStore, SqliteStore, Watch
 
 __all__ = [
     "Answer",
@@ -66,6 +69,7 @@ __all__ = [
     "InvalidArguments",
     "IsolatedModel",
     "LadderRung",
+    "MemoryStore",
     "MissingRuntime",
     "ModelFailed",
     "ModelRejected",
@@ -82,6 +86,7 @@ __all__ = [
     "ScaffoldError",
     "Specialist",
     "SpecialistError",
+    "SqliteStore",
     "StepResult",
     "StepScheduler",
     "Symmetry",
@@ -89,7 +94,10 @@ __all__ = [
     "UntrustedFolder",
     "Verdict",
     "Verifier",
+    "Watch",
+    "WatchError",
     "WorkerDied",
+    "calibrate",
     "decide",
     "load",
     "names",
@@ -103,6 +111,7 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names_there in {
+        ".calibration": "calibrate",
         ".card": "Card read_card",
         ".certificates": "Certificate read_certificate",
         ".climb": "Hooks LadderRung Question Rung",
@@ -111,7 +120,7 @@ _HOMES = {
         ".errors": (
             "CannotAnswer CannotCertify CardError CasesError CertificateError DeadlinePassed DefinitionError "
             "InvalidAnswer InvalidArguments MissingRuntime ModelFailed ModelRejected Overloaded Quarantined "
-            "ScaffoldError SpecialistError UnknownSpecialist UntrustedFolder WorkerDied"
+            "ScaffoldError SpecialistError UnknownSpecialist UntrustedFolder WatchError WorkerDied"
         ),
         ".isolation": "IsolatedModel",
         ".ladder": "Attempt CertificateState Floors Outcome Policy RungPolicy decide replay",
@@ -120,6 +129,7 @@ _HOMES = {
         ".registry": "load names",
         ".verifiers": "Verdict Verifier",
         ".voting": "Symmetry",
+        ".watching": "MemoryStore SqliteStore Watch",
     }.items()
     for name in names_there.split()
 }

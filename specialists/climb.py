@@ -65,6 +65,12 @@ class LadderRung:
 class Hooks:
     """What stands around each attempt; the default does nothing. Override what is needed."""
 
+    def begin(self, policy: Policy) -> None:
+        """Called once, before the first attempt, with the policy that the climb goes by."""
+
+    def ended(self, outcome: Outcome[Any]) -> None:
+        """Called once, when the climb has come to its end by itself. An audit of the answer may follow."""
+
     async def before(self, rung: str, question: Question) -> Attempt | None:
         """Return an attempt (``refused``, ``overloaded``) to have it stand in place of the rung's own.
 
@@ -99,13 +105,18 @@ async def climb(
     policy = Policy(tuple(rung.policy for rung in rungs), accept, certificate)
     by_name = {rung.policy.name: rung.run for rung in rungs}
     attempts: tuple[Attempt, ...] = ()
+    hooks.begin(policy)
     while True:
         decision = decide(policy, attempts)
-        if isinstance(decision, Accept):
-            last = attempts[-1]
-            return Outcome(last.value, last.rung, decision.by, attempts, policy, arguments=arguments)
-        if isinstance(decision, Abstain):
-            return Outcome(None, None, None, attempts, policy, reason=decision.reason, arguments=arguments)
+        if isinstance(decision, Accept | Abstain):
+            outcome: Outcome[Any]
+            if isinstance(decision, Accept):
+                last = attempts[-1]
+                outcome = Outcome(last.value, last.rung, decision.by, attempts, policy, arguments=arguments)
+            else:
+                outcome = Outcome(None, None, None, attempts, policy, reason=decision.reason, arguments=arguments)
+            hooks.ended(outcome)
+            return outcome
         question = Question(arguments, attempts, deadline)
         attempts += (await attempt_on(decision.rung, by_name[decision.rung], question, hooks),)
 

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import json
+import os
 import re
 import time
 import types
@@ -52,6 +53,7 @@ T = TypeVar("T")
 
 if TYPE_CHECKING:
     from .certificates import Certificate
+    from .watching import Watch
 
 ROUNDING = 1e-6
 """How far a probability computed in 32 bits may lie outside of 0 .. 1."""
@@ -115,6 +117,7 @@ class Specialist(Generic[P, T]):
         next: Specialist[..., Any] | None = None,
         hedge: float | None = None,
         symmetries: Sequence[Symmetry] = (),
+        audit: Verifier | None = None,
     ) -> None:
         if isinstance(function, Specialist):
             raise DefinitionError(f"{function!r} is a specialist already; decorate its function once")
@@ -131,6 +134,7 @@ class Specialist(Generic[P, T]):
         self.next = next
         self.hedge = hedge
         self.symmetries = tuple(symmetries)
+        self.audit = audit
         self.breaker = Breaker()
         self.certificate: Certificate | None = None
         self._void: str | None = None
@@ -275,19 +279,37 @@ class Specialist(Generic[P, T]):
         timeout: float | None = None,
         resting: bool = True,
         group: str | None = None,
+        watch: Watch | None = None,
+        call_id: str | None = None,
     ) -> Outcome[T]:
         """Climb with checked arguments: the local rungs, then the rungs ``above`` (a brain adds the big model).
 
         ``max_steps`` caps the steps of every rung. ``timeout`` stands in place of the specialists' own time limits.
         ``resting``: whether a specialist that has failed again and again is given a rest, and its rungs are passed by.
         ``group``: an opaque string; a certificate that was made with groups holds for each of them by itself.
+        ``watch``: audits a share of what the certificate accepts, drawn by ``call_id``, and knows if it was revoked.
         """
         rungs = (*self.ladder(max_steps=max_steps, timeout=timeout, resting=resting), *above)
         state = self.certificate_state(group, max_steps=max_steps)
+        auditor = None
+        if watch is not None and state.status == "valid" and self.certificate is not None:
+            from .auditing import Auditor
+
+            call_id = call_id or os.urandom(16).hex()
+            auditor = Auditor.of(watch, self.certificate, call_id, self.audit)
+            state = await auditor.state(state)
         if state.status == "valid":
             rungs = self._with_floors(rungs, group)
         outcome = await climb(rungs, arguments, accept=accept, deadline=deadline, hooks=hooks, certificate=state)
-        return replace(outcome, tool=self.name)
+        if auditor is not None:
+            outcome = await auditor.after(outcome, above, deadline, hooks)
+        return replace(outcome, tool=self.name, call_id=call_id)
+
+    def under(
+        self, accept: AcceptLevel = "certified", *, group: str | None = None, watch: Watch | None = None
+    ) -> Asked[P, T]:
+        """How to ask under a certificate: ``await s.under("certified", group="de").solve(...)``."""
+        return Asked(self, accept, group, watch)
 
     def _with_floors(self, rungs: tuple[LadderRung, ...], group: str | None) -> tuple[LadderRung, ...]:
         """The rungs with the floors that the certificate gives them."""
@@ -514,6 +536,32 @@ class Specialist(Generic[P, T]):
         return result if isinstance(result, Answer) else Answer(result)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked(Generic[P, T]):
+    """A specialist with what its caller wants of answers; made by :meth:`Specialist.under`."""
+
+    specialist: Specialist[P, T]
+    accept: AcceptLevel
+    group: str | None = None
+    watch: Watch | None = None
+
+    async def solve(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """Climb the local rungs; see :meth:`Specialist.solve`."""
+        arguments, effort = self.specialist._split(args, kwargs)
+        return await self.specialist.climb(
+            arguments,
+            accept=self.accept,
+            max_steps=effort.max_steps,
+            deadline=effort.deadline,
+            group=self.group,
+            watch=self.watch,
+        )
+
+    def solve_sync(self, /, *args: P.args, **kwargs: P.kwargs) -> Outcome[T]:
+        """:meth:`solve` for callers without an event loop. Raises ``RuntimeError`` on one that runs."""
+        return run_sync(lambda: self.solve(*args, **kwargs))
+
+
 @overload
 def specialist(function: Callable[P, Awaitable[Answer[T]]], /) -> Specialist[P, T]: ...
 @overload
@@ -536,6 +584,7 @@ def specialist(
     next: Specialist[..., Any] | None = None,
     hedge: float | None = None,
     symmetries: Sequence[Symmetry] = (),
+    audit: Verifier | None = None,
 ) -> _Decorator: ...
 def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -> Any:
     """Make a specialist of a typed function, sync or async; with or without arguments.
@@ -557,6 +606,8 @@ def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -
             For functions whose time varies by chance. A specialist's function has no effects, so twice does no harm.
         symmetries: Changes of the input that change the right answer in a known way. A rung asks such variants of the
             same input and lets them vote.
+        audit: A check that passes nothing wrong and fails nothing right, too dear for every call. Of answers that a
+            certificate accepts, a watched share is checked with it.
 
     Raises:
         DefinitionError: when the function or what is declared of it cannot be used.

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import strict_json
+from .comparing import same_answer
 from .define import Effort, Specialist
 from .errors import CasesError, InvalidArguments, MissingRuntime, ModelRejected
-from .ladder import Attempt, Outcome, jsonable
+from .ladder import Attempt, Outcome
 from .loops import run_sync
 
 __all__ = [
@@ -315,15 +316,6 @@ def is_right(row: Row, arguments: dict[str, Any], value: Any, correct: Correct |
         ) from error
 
 
-def same_answer(expected: Any, value: Any) -> bool:
-    """Whether two answers are the same as JSON. ``1`` equals ``1.0``; a plain value equals an object's only field."""
-    one, other = jsonable(expected), jsonable(value)
-    if _equal(one, other):
-        return True
-    only = next(iter(other.values())) if isinstance(other, dict) and len(other) == 1 else None
-    return isinstance(one, str) and isinstance(only, str) and one == only
-
-
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share, after Wilson: sensible also at 0, at 1 and for few rows."""
     z = 1.959963984540054
@@ -372,14 +364,3 @@ def _kind(outcome: Outcome[Any]) -> str:
     if last is None or last.outcome != "answered":
         return "no answer" if last is None else last.outcome
     return "failed the check" if last.verdict is not None and last.verdict.status == "failed" else "not sure enough"
-
-
-def _equal(one: Any, other: Any) -> bool:
-    # Python holds True to be 1; JSON does not.
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return bool(one == other)

@@ -37,6 +37,8 @@ HOUSE = {
         "define",
         "certificates",
         "voting",
+        "auditing",
+        "comparing",
         "climb",
         "ladder",
         "verifiers",

@@ -41,8 +41,8 @@ async def outcome_of(
     return outcome, result
 
 
-def says(text: Any) -> ScriptedModel:
-    return ScriptedModel([text], name="big")
+def says(*texts: Any) -> ScriptedModel:
+    return ScriptedModel(list(texts), name="big")
 
 
 PROVED = {"verify": is_even, "sound": True}
@@ -123,11 +123,11 @@ class TestBigModel:
         assert set(schema["$defs"]) == {"Leaf", "Tree"}
 
     async def test_its_answer_is_verified_too(self) -> None:
-        outcome, result = await outcome_of(guesser(3, **PROVED), says('{"answer": 5}'))
+        outcome, result = await outcome_of(guesser(3, **PROVED), says('{"answer": 5}', '{"answer": 7}'))
         assert not outcome.accepted
         assert outcome.value is None
         assert outcome.reason is not None
-        assert outcome.reason.count("it is odd") == 2
+        assert outcome.reason.count("it is odd") == 3
         assert json.loads(result.messages[2]["content"]) == {"abstained": outcome.reason}
 
     @pytest.mark.parametrize(
@@ -142,10 +142,22 @@ class TestBigModel:
         ],
     )
     async def test_what_is_not_the_type_is_no_answer(self, text: str) -> None:
-        outcome, _ = await outcome_of(guesser(3, **PROVED), says(text))
-        assert [attempt.outcome for attempt in outcome.attempts] == ["answered", "invalid"]
+        outcome, _ = await outcome_of(guesser(3, **PROVED), says(text, text))
+        assert [attempt.outcome for attempt in outcome.attempts] == ["answered", "invalid", "invalid"]
         assert not outcome.accepted
         assert "big" in str(outcome.reason)
+
+    async def test_is_asked_once_more_with_what_the_check_had_against_its_answer(self) -> None:
+        big = says('{"answer": 5}', '{"answer": 4}')
+        outcome, result = await outcome_of(guesser(3, **PROVED), big)
+        assert (outcome.value, outcome.answered_by, outcome.accepted_by) == (4, "big_model_again", "verified")
+        first, again = big.requests
+        assert again.messages[:2] == first.messages
+        assert again.messages[2] == {"role": "assistant", "content": "5"}
+        assert "it is odd" in again.messages[3]["content"]
+        assert [len(attempt.wire_attempts) for attempt in outcome.attempts] == [0, 1, 1]
+        assert sum((attempt.wire_attempts for attempt in outcome.attempts), ()) == result.wire_attempts
+        assert replay(Outcome.from_json(outcome.to_json())) == replay(outcome)
 
     async def test_fences_are_taken_off(self) -> None:
         outcome, _ = await outcome_of(guesser(3, **PROVED), says('```json\n{"answer": 4}\n```'))
@@ -196,8 +208,9 @@ class TestBigModel:
         assert len(big.requests) == 1
 
     async def test_an_answer_cut_short_is_not_read(self) -> None:
-        outcome, _ = await outcome_of(guesser(3, **PROVED), says(reply('{"answer": 4', finish_reason="length")))
-        assert outcome.attempts[-1].outcome == "invalid"
+        cut = reply('{"answer": 4', finish_reason="length")
+        outcome, _ = await outcome_of(guesser(3, **PROVED), says(cut, cut))
+        assert [attempt.outcome for attempt in outcome.attempts[1:]] == ["invalid", "invalid"]
 
 
 async def test_the_next_specialist_comes_before_the_big_model() -> None:

@@ -72,7 +72,7 @@ def test_the_fallback_asks_the_endpoint_of_the_environment(tmp_path: Path) -> No
     assert ended.returncode == 0, ended.stderr
     assert "test endpoint" not in ended.stdout
     assert "-> 10 by big_model, verified" in ended.stdout
-    assert [row.model for row in endpoint.meter] == ["some-model"] * 3
+    assert [row.model for row in endpoint.meter] == ["some-model"] * 5
     assert endpoint.api_key not in ended.stdout + ended.stderr
 
 
