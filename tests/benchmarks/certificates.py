@@ -1,9 +1,10 @@
 """Certificates hold: how often an issued one promises what is not true, in worlds whose truth is known.
 
-Run: ``python -m tests.benchmarks.certificates [--data FOLDER] [--json] [--quick] [--picture FILE]``. In each world cases
-are drawn, certified by :func:`specialists.thresholds.certify`, and the policy's true risk is taken from the world, not
-counted. Over all worlds, those without a certificate included, at most delta plus three standard errors may have one
-whose true risk is above alpha. Beside it stands the naive threshold: the laxest with at most alpha wrong on the cases.
+Run: ``python -m tests.benchmarks.certificates [--data FOLDER] [--json] [--quick] [--picture FILE]``. In each world
+cases are drawn and certified by :func:`specialists.thresholds.certify`; the policy's true risk is taken from the world
+and not counted. Over all worlds, those without a certificate included, at most delta plus three standard errors may
+have one whose true risk is above alpha. Beside it stands the naive threshold: the laxest at which at most alpha of what
+it accepts of the same cases is wrong.
 
 With ``--data`` the bundled ``intent`` is certified on draws from 8,600 sentences of CLINC150, which are then the whole
 truth, and its two splits show what "calls like the cases" means. The exit status is 1 when a promise is broken.
@@ -334,8 +335,8 @@ def show(told: dict[str, Any]) -> None:
         )
     console.print(table)
     console.print(
-        f"Shares of {told['worlds'][0]['worlds']:,} worlds (intent: of the draws), with 95 % intervals; coverages are true"
-        " ones, means over the issued. What the shapes are:"
+        f"Shares of {told['worlds'][0]['worlds']:,} worlds (intent: of the draws), with 95 % intervals; coverages are"
+        " true ones, means over the issued. What the shapes are:"
     )
     for row in told["worlds"]:
         console.print(f"  {row['shape']}: {row['told']}", highlight=False)
@@ -355,9 +356,10 @@ def show(told: dict[str, Any]) -> None:
     if told["drift"] is not None:
         each = told["drift"]
         console.print(
-            f"drift (level {each['level']:g}): the test split was noticed in {each['noticed']:.1%} of {each['times']} orders,"
-            f" after {each['after_median']} sentences (median; at most {each['after_most']}) of {each['of']:,}; another"
-            f" half of the same sentences was warned of in {each['false_warnings']:.1%} of {each['times']} splits."
+            f"drift (level {each['level']:g}): the test split was noticed in {each['noticed']:.1%} of {each['times']}"
+            f" orders, after {each['after_median']} sentences (median; at most {each['after_most']}) of {each['of']:,};"
+            f" another half of the same sentences was warned of in {each['false_warnings']:.1%} of"
+            f" {each['times']} splits."
         )
     for sentence in told["broken"]:
         console.print(f"[red]broken: {sentence}")

@@ -1,7 +1,7 @@
 """CLINC150's validation and test splits as cases of ``intent``, each run once. An out-of-scope sentence expects none.
 
-The files are ``clinc150.val.tsv.gz`` and ``clinc150.test.tsv.gz``, a line ``label<TAB>text``, with the label ``oos`` for
-what is out of scope: what ``intent`` was measured on, as its card says (clinc/oos-eval, data_full.json).
+The files are ``clinc150.val.tsv.gz`` and ``clinc150.test.tsv.gz``, a line ``label<TAB>text``, with the label ``oos``
+for what is out of scope: what ``intent`` was measured on, as its card says (clinc/oos-eval, data_full.json).
 """
 
 from __future__ import annotations
