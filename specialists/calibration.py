@@ -20,7 +20,7 @@ from .certificates import Certificate, Drawn, FloorsOf, GroupPolicy
 from .climb import Hooks, Question, attempt_on
 from .define import Specialist
 from .errors import CannotCertify, CasesError, InvalidAnswer, InvalidArguments
-from .evaluation import Correct, Row, as_row, check_row, is_right
+from .evaluation import Correct, Row, _warm_up, as_row, check_row, is_right
 from .ladder import NO_MODEL, Attempt, jsonable
 from .loops import run_sync
 from .signatures import check_answer
@@ -281,7 +281,8 @@ def gather(
     if not cases:
         raise CasesError(f"{label or 'the file'} holds no rows")
     lines = sorted(
-        case.key + json.dumps(jsonable(case.row.expected) if case.row.labelled else "?").encode() for case in cases
+        case.key + json.dumps(jsonable(case.row.expected) if case.row.labelled else "?", sort_keys=True).encode()
+        for case in cases
     )
     return CaseSet(tuple(cases), hashlib.sha256(b"\n".join(lines)).hexdigest(), drawn, repeated)
 
@@ -304,6 +305,8 @@ async def observe(
     for case in cases:
         seen = known.get(case.key)
         if seen is None:
+            if not known:  # a model that cannot be opened is told, and not taken for one that is always wrong
+                await _warm_up(specialist, case.arguments)
             attempts: tuple[Attempt, ...] = ()
             for rung in rungs:
                 question = Question(case.arguments, attempts)
