@@ -33,6 +33,11 @@ class Use:
     ladder: str
     alpha: float
     delta: float
+    escalation: float | None = None
+
+    def line(self) -> str:
+        """As it is written down."""
+        return json.dumps({name: value for name, value in asdict(self).items() if value is not None}, sort_keys=True)
 
 
 def state_file() -> Path:
@@ -54,22 +59,23 @@ def uses_of(use: Use) -> int:
         text = state_file().read_text("utf-8", errors="replace")
     except FileNotFoundError:
         return 0
-    mine, others = json.dumps(asdict(use), sort_keys=True), set()
+    others = set()
     for line in text.splitlines():
         try:
             told = strict_json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a line that was cut off counts for nothing
         if isinstance(told, dict) and told.get("cases") == use.cases:
-            others.add(json.dumps(told, sort_keys=True))
-    return len(others - {mine})
+            others.add(json.dumps({name: value for name, value in told.items() if value is not None}, sort_keys=True))
+    return len(others - {use.line()})
 
 
 def count_use(use: Use) -> None:
     """Note that these results were looked at. Raises ``OSError`` when it cannot be written."""
     path = state_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(asdict(use), sort_keys=True) + "\n"
+    # It begins a line of its own: one that was cut off before it must not swallow it.
+    line = f"\n{use.line()}\n"
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(handle, line.encode())  # one write: lines of several processes do not mix
