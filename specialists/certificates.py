@@ -12,15 +12,16 @@ import os
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .card import CARD, file_hash, listed_files
 from .errors import CertificateError
 from .files import FileProblem, read_plain
 from .ladder import CertificateState, Floors
 from .signatures import problems_of
+from .statistics import check_histogram
 
 __all__ = ["CERTIFICATE", "Certificate", "Drawn", "GroupPolicy", "folder_digest", "read_certificate"]
 
@@ -111,6 +112,12 @@ class Certificate(BaseModel):
     command: str | None = None
     scores_edges: tuple[float, ...] = ()
     scores_counts: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _may_be_watched(self) -> Self:
+        if self.scores_edges or self.scores_counts:
+            check_histogram(self.scores_edges, self.scores_counts)
+        return self
 
     @property
     def id(self) -> str:
