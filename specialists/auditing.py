@@ -6,8 +6,10 @@ for whom the answer is kept. What follows from audits is :mod:`specialists.watch
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +19,7 @@ from .comparing import same_answer
 from .errors import WatchError
 from .ladder import CertificateState, Outcome, jsonable
 from .loops import run_in_thread
-from .verifiers import Verifier, run_verifier
+from .verifiers import Verdict, Verifier, run_verifier
 from .watching import MemoryStore, Watch, Watched
 
 if TYPE_CHECKING:
@@ -54,6 +56,10 @@ class Auditor:
 
     async def state(self, state: CertificateState) -> CertificateState:
         """``state`` as the watch knows it: an alarm has revoked it, or it cannot be known whether one has."""
+        # Told before an answer is accepted, and not at an audit.
+        if self.watched.alpha + (self.watch.auditor_error or 0.0) >= 1:
+            impossible = "its alpha and the watch's auditor_error are 1 or more together, so no audit could test it"
+            return replace(state, status="void", reason=impossible)
         try:
             reason = await self._ask(self.watch.revoked, self.watched)
         except WatchError as error:
@@ -78,7 +84,7 @@ class Auditor:
         self, outcome: Outcome[Any], above: Sequence[LadderRung], deadline: float | None, hooks: Hooks | None
     ) -> Outcome[Any]:
         if self.check is not None:
-            verdict = await run_verifier(self.check, outcome.arguments, outcome.value)
+            verdict = await _checked(self.check, outcome, deadline)
             if verdict.status != "unknown":
                 await self._ask(self.watch.audited, self.watched, self.call_id, verdict.status == "failed", "verifier")
                 return outcome
@@ -87,7 +93,8 @@ class Auditor:
             question = Question(outcome.arguments, (), deadline)
             attempt = await attempt_on(big.policy.name, big.run, question, hooks or Hooks())
             outcome = replace(outcome, audit=attempt)
-            if attempt.outcome == "answered":
+            doubted = attempt.verdict is not None and attempt.verdict.status == "failed"
+            if attempt.outcome == "answered" and not doubted:  # what fails the check itself can judge nobody
                 wrong = not same_answer(outcome.value, attempt.value)
                 await self._ask(self.watch.audited, self.watched, self.call_id, wrong, "big model")
                 return outcome
@@ -99,3 +106,12 @@ class Auditor:
         if isinstance(self.watch.store, MemoryStore):
             return method(*arguments)
         return await run_in_thread(method, *arguments)  # the loop never waits for a disk
+
+
+async def _checked(check: Verifier, outcome: Outcome[Any], deadline: float | None) -> Verdict:
+    """What ``check`` says of the answer, if it says it before the call's deadline."""
+    try:
+        async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+            return await run_verifier(check, outcome.arguments, outcome.value)
+    except TimeoutError:
+        return Verdict.unknown("no time was left for it")
