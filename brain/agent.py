@@ -104,7 +104,8 @@ class Brain(Generic[Out]):
             can overspend is something else.
         cpu_rate: US dollars per CPU second of this machine; ``None``: :data:`brain.prices.DEFAULT_CPU_RATE`.
         log: A file to which every call's outcome is appended, one JSON object a line.
-        watch: Audits a share of what certificates accept (``specialists.Watch``), and revokes those that no longer hold.
+        watch: Audits a share of what certificates accept (:class:`specialists.Watch`), and revokes those that no longer
+            hold.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.

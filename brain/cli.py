@@ -32,6 +32,7 @@ COMMANDS = (
     Command("demo", "a real inbox, read by a brain: plans, answers, checks and the bill", "brain.commands.demo"),
     Command("specialists", "list, show, try, make, check and measure specialists", "brain.commands.specialists"),
     Command("replay", "a log once more, under its own policy or another on the same calls", "brain.commands.replay"),
+    Command("watch", "certificates in service: audits, alarms, and labels from a person", "brain.commands.watch"),
     Command("doctor", "versions, providers, cores, cache, endpoint: is everything here?", "brain.commands.doctor"),
 )
 """A new sub-command is a line here and a module."""

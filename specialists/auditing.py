@@ -57,7 +57,7 @@ class Auditor:
     async def state(self, state: CertificateState) -> CertificateState:
         """``state`` as the watch knows it: an alarm has revoked it, or it cannot be known whether one has."""
         # Told before an answer is accepted, and not at an audit.
-        if self.watched.alpha + (self.watch.auditor_error or 0.0) >= 1:
+        if self.watched.alpha + (self.watch.auditor_error or 0.0) >= 1:  # told before any answer, not at an audit
             impossible = "its alpha and the watch's auditor_error are 1 or more together, so no audit could test it"
             return replace(state, status="void", reason=impossible)
         try:

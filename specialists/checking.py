@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .card import CARD, Card, file_problems, read_card
+from .certificates import folder_digest
 from .corruptions import choices_in, corruptions
 from .define import Specialist
 from .errors import (
@@ -139,10 +140,27 @@ def check(folder: Path, *, trust: bool = False, before_code: Callable[[], None] 
     try:
         found = _load(folder, report, trust, before_code)
         if found is not None:
-            run_sync(lambda: _check_loaded(found, report))
+            _check_certificate(found, report)
+            # What the folder declares is looked at; a certificate may accept less.
+            declared = found._replace(specialist=found.specialist.with_certificate(None))
+            run_sync(lambda: _check_loaded(declared, report))
     except SpecialistError as error:
         report.failed("run", str(error), "mend that, seal the folder and check again")
     return report
+
+
+def _check_certificate(found: Found, report: Report) -> None:
+    s = found.specialist
+    if s.certificate is None:
+        report.note("certificate", "none; `brain specialists calibrate` makes one from labelled cases")
+        return
+    reason = s.certificate.problem(
+        specialist=s.name, folder=None if found.folder is None else folder_digest(found.folder), ladder=s.ladder_digest
+    )
+    if reason is None:
+        report.ok("certificate", s.certificate.sentence())
+    else:
+        report.note("certificate", f"void: {reason}; calibrate anew")
 
 
 def _load(folder: Path, report: Report, trust: bool, before_code: Callable[[], None] | None) -> Found | None:

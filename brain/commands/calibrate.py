@@ -149,33 +149,23 @@ def calibrate(arguments: argparse.Namespace, found: Found, file: Path | None) ->
 def show_certificate(data: dict[str, Any], sentence: str) -> None:
     """The certificate on a page: the sentence, the thresholds, and what it holds for."""
     write(sentence)
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for group in data["groups"]:
+        counts: tuple[Any, ...] = (f"{group['n']:,} of {group['cases']:,}", group["verified"], group["errors"])
         for rung, floors in group["policy"].items():
-            told = [
-                f"{status} from {floor:.4g}" if floor else f"{status}"
-                for status, floor in floors.items()
-                if floor is not None
-            ]
-            rows.append(
-                (
-                    group["group"],
-                    rung,
-                    "; ".join(told) or ("proofs only" if group["verified"] else "nothing"),
-                    f"{group['n']:,} of {group['cases']:,}",
-                    group["verified"],
-                    group["errors"],
-                )
-            )
-    table(
-        ["group", "rung", "accepts, by what the verifier said", "accepted", "proven", "wrong"],
-        rows,
-        right=["proven", "wrong"],
-    )
+            told = [_floor(status, floor) for status, floor in floors.items() if floor is not None]
+            rows.append((group["group"], rung, "; ".join(told) or "proofs only", *counts))
+            counts = ("", "", "")  # they are the group's, not the rung's
+    columns = ["group", "rung", "accepts, by what the verifier said", "accepted", "proven", "wrong"]
+    table(columns, rows, right=["accepted", "proven", "wrong"])
     where = "no model" if data["provider"] is None else f"{data['provider']}, ONNX Runtime {data['onnxruntime']}"
     where += "" if data["precision"] is None else f", {data['precision']}"
     folder = data["folder"]
     write(f"holds for {where}" + ("" if folder is None else f", the folder with digest {folder[:16]}"))
+
+
+def _floor(status: str, floor: float) -> str:
+    return f"{status}, from confidence {floor:.4g}" if floor else f"{status}, whatever the confidence"
 
 
 def _as_json(result: Calibration, weaker: Any, written: Path | None) -> dict[str, Any]:
@@ -211,7 +201,7 @@ def _use(found: Found, cases: CaseSet, digest: str | None, arguments: argparse.N
     from specialists.uses import Use
 
     s = found.specialist
-    return Use(cases.sha256, s.name, digest, s.ladder_digest, arguments.alpha, arguments.delta)
+    return Use(cases.sha256, s.name, digest, s.ladder_digest, arguments.alpha, arguments.delta, arguments.escalation)
 
 
 def _looked_at(use: Any) -> int:

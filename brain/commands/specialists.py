@@ -158,6 +158,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--threads", type=_threads, metavar="N", help="compute threads of the model (default 1)")
     sub.add_argument("--max-steps", type=_whole, metavar="N", help="the most steps of any attempt")
+    sub.add_argument("--declared", action="store_true", help="by what the code or card declares, without a certificate")
     sub = add("calibrate", _calibrate)
     trust(sub, "run the model of a folder without code in this process")
     calibrating.add_options(sub)
@@ -314,6 +315,8 @@ def _eval(arguments: argparse.Namespace) -> int:
         set_threads(arguments.threads)
     with _regular(Path(arguments.file)) as path:
         found = _find(arguments.name, arguments.trust)
+        if arguments.declared:
+            found = found._replace(specialist=found.specialist.with_certificate(None))
         count = 0
         for row in read_rows(path, label=arguments.file):
             check_row(row, found.specialist, found.correct, f"{arguments.file}, line {row.line}")

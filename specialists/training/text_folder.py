@@ -321,7 +321,7 @@ def _figures(contents: Contents) -> list[str]:
 
 
 def _eval(contents: Contents) -> str:
-    return f"brain specialists eval ./{contents.name} FILE.jsonl"
+    return f"brain specialists eval ./{contents.name} FILE.jsonl --declared"
 
 
 def _limits(contents: Contents) -> list[str]:
@@ -348,7 +348,8 @@ def _limits(contents: Contents) -> list[str]:
         )
     found.append(
         "- Confidence fits texts such as it was made from. Where most of what comes is something else, a confidence"
-        " says more than it should: measure on your own texts, with `brain specialists eval`."
+        " says more than it should: measure on your own texts, with `brain specialists eval`, or certify with"
+        " `brain specialists calibrate`."
     )
     if not contents.own_cases:
         found.append(

@@ -32,7 +32,8 @@ class Watch:
 
     If the promise holds, the chance that an alarm is *ever* raised is at most the certificate's delta, however often
     one looks; and that a drift is ever warned of without one, at most ``drift_level``. ``auditor_error`` belongs to
-    what is tested and is fixed before the first audit: choosing it by the audits would make the chance a wish.
+    what is tested and is fixed before the first audit: choosing it by the audits would make the chance a wish. ``None``
+    goes on with what the store has, for who only hands in labels.
 
     Raises ``ValueError`` for shares that cannot be. Every method but :meth:`draws` raises
     :class:`~specialists.errors.WatchError` when the store fails; then nothing of the call was kept. An answer whose
@@ -44,12 +45,12 @@ class Watch:
         store: Store | None = None,
         *,
         share: float = 0.01,
-        auditor_error: float = 0.0,
+        auditor_error: float | None = 0.0,
         drift_level: float = 0.01,
     ) -> None:
         if not 0 <= share <= 1:
             raise ValueError(f"share is the part of accepted answers that is audited, 0 to 1, not {share!r}")
-        if not 0 <= auditor_error < 1:
+        if auditor_error is not None and not 0 <= auditor_error < 1:
             raise ValueError(f"auditor_error is a share of audits, from 0 to below 1, not {auditor_error!r}")
         if not 0 < drift_level < 1:
             raise ValueError(f"drift_level lies between 0 and 1, and is neither, not {drift_level!r}")
@@ -134,6 +135,11 @@ class Watch:
         with self.store.reading() as book:
             return book.waiting(watched.key)
 
+    def waiting(self, name: str, certificate: str) -> list[Waiting]:
+        """As :meth:`awaiting`, by what :meth:`status` calls it."""
+        with self.store.reading() as book:
+            return book.waiting(Key(name, certificate))
+
     def label(self, call_id: str, wrong: bool, by: str = "person", *, watched: Watched | None = None) -> bool:
         """Say whether an answer that waits was wrong: it is then audited, as by :meth:`audited`.
 
@@ -170,7 +176,7 @@ class Watch:
     def _may_be_tested(self, alpha: float, wrong: bool) -> None:
         if not isinstance(wrong, bool):
             raise TypeError(f"an answer is wrong (True) or not (False), not {wrong!r}")
-        if alpha + self.auditor_error >= 1:
+        if alpha + (self.auditor_error or 0) >= 1:
             raise ValueError(
                 f"with alpha {alpha:g} and auditor_error {self.auditor_error:g} no number of errors would be too many"
             )
@@ -182,7 +188,10 @@ class Watch:
         if book.audit(key, audit.call_id) is not None:
             return False, None
         state = State.of(book, watched)
-        null = watched.alpha + self.auditor_error
+        if self.auditor_error is None and state.shift is not None:
+            null = state.shift.null
+        else:
+            null = watched.alpha + (self.auditor_error or 0.0)
         earlier: list[Audit] = []
         if state.shift is None or state.shift.null != null:  # another auditor than before: the bet begins anew
             state.shift, earlier = ShiftMartingale(null), book.audits(key)

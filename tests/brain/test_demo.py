@@ -192,7 +192,7 @@ def test_the_same_inbox_with_a_real_endpoint(
         (answer,) = demo(capsys, "--inbox", str(inbox), "--model", "openai:x")
         assert len(endpoint.meter) == 2
     assert answer["output"] == "It is a lost card."
-    assert [(one["tool"], one["accepted_by"]) for one in answer["calls"]] == [("intent", "confident")]
+    assert [(one["tool"], one["accepted_by"]) for one in answer["calls"]] == [("intent", "certified")]
 
 
 @pytest.mark.parametrize("model", ["x", "nobody:x", "openai:x"])
