@@ -607,7 +607,8 @@ def specialist(function: Callable[..., Any] | None = None, /, **declared: Any) -
         symmetries: Changes of the input that change the right answer in a known way. A rung asks such variants of the
             same input and lets them vote.
         audit: A check that passes nothing wrong and fails nothing right, too dear for every call. Of answers that a
-            certificate accepts, a watched share is checked with it.
+            certificate accepts, a watched share is checked with it. Without one the big model is asked, and another
+            answer than its own counts as wrong: where a question has several right answers, declare this.
 
     Raises:
         DefinitionError: when the function or what is declared of it cannot be used.

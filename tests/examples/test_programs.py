@@ -76,6 +76,19 @@ def test_the_fallback_asks_the_endpoint_of_the_environment(tmp_path: Path) -> No
     assert endpoint.api_key not in ended.stdout + ended.stderr
 
 
+def test_a_certificate_is_made_kept_and_revoked(tmp_path: Path) -> None:
+    ended = run("certified.py", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert "wrong at most 5 % of the time, with 95 % confidence" in lines[0]
+    usual, shifted, later = (line for line in lines if "audited" in line)
+    assert usual.startswith("  {'certified': 500}")
+    assert usual.endswith("the certificate holds")
+    assert "'unchecked'" in shifted
+    assert "the certificate revoked after" in shifted
+    assert later.startswith("  {'unchecked': 200}")
+
+
 def test_the_fallback_with_a_model_that_cannot_be_ends_in_one_sentence(tmp_path: Path) -> None:
     ended = run("fallback.py", "--model", "some-model", cwd=tmp_path, OPENAI_API_KEY="a-key-of-no-use")
     assert ended.returncode == 1
