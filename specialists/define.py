@@ -225,7 +225,7 @@ class Specialist(Generic[P, T]):
         if self.certificate is None:
             return CertificateState("missing", "none was made", group=group)
         void = self._void
-        if max_steps is not None and any(effort is None or effort > max_steps for effort in self._efforts):
+        if max_steps is not None and self._is_capped(max_steps):
             void = void or f"this call's steps are capped at {max_steps}"
         if void is not None:
             return CertificateState("void", void, self.certificate.id, group=group)
@@ -310,6 +310,18 @@ class Specialist(Generic[P, T]):
     ) -> Asked[P, T]:
         """How to ask under a certificate: ``await s.under("certified", group="de").solve(...)``."""
         return Asked(self, accept, group, watch)
+
+    def _is_capped(self, max_steps: int) -> bool:
+        """Whether so few steps change what any rung of the ladder does."""
+        who: Specialist[..., Any] | None = self
+        seen: set[str] = set()
+        while who is not None and who.name not in seen:
+            seen.add(who.name)
+            thinks = bool(who.signature.injected_names)
+            if thinks and any(effort is None or effort > max_steps for effort in who._efforts):
+                return True
+            who = who.next
+        return False
 
     def _with_floors(self, rungs: tuple[LadderRung, ...], group: str | None) -> tuple[LadderRung, ...]:
         """The rungs with the floors that the certificate gives them."""

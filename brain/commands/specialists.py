@@ -230,6 +230,8 @@ def _try(arguments: argparse.Namespace) -> int:
         ],
         right=["confidence", "steps", "ms"],
     )
+    if (state := outcome.certificate) is not None and state.status in ("void", "revoked"):
+        write(f"certificate: {state.status}: {state.reason}")
     if not outcome.accepted:
         write(f"abstained: {outcome.reason}")
         return 1
