@@ -14,15 +14,18 @@ import pytest
 
 from specialists import (
     CardError,
+    Certificate,
     DefinitionError,
     ModelRejected,
     UnknownSpecialist,
     UntrustedFolder,
+    calibrate,
     load,
     names,
     registry,
 )
 from specialists.card import CARD, seal
+from specialists.certificates import CERTIFICATE, folder_digest
 from specialists.registry import find, folder_of
 
 from .folders import of_task
@@ -369,3 +372,97 @@ def test_an_installed_package_may_do_without_code(install: Installer) -> None:
     install("moods", mood="installed_mood")
     assert load("mood").solve_sync("so happy").value.label == "glad"
     assert find("mood").folder == package
+
+
+# Certificates.
+
+
+def certify(folder: Path) -> Certificate:
+    """A certificate for the greeter in ``folder``, made by its own judge."""
+    found = find(folder, trust=True)
+    rows = [{"input": {"who": f"you {number}"}} for number in range(60)]
+    made = calibrate(found.specialist, rows, alpha=0.1, correct=found.correct, folder=folder_digest(folder)).certificate
+    made.write(folder / CERTIFICATE)
+    return made
+
+
+def state(folder: Path | str) -> tuple[str, str | None]:
+    found = load(folder, trust=True).certificate_state()
+    return found.status, found.reason
+
+
+def test_a_certificate_comes_with_the_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter", more='correct = "code:correct"\n')
+    assert state(folder) == ("missing", "none was made")
+    made = certify(folder)
+    assert state(folder) == ("valid", None)
+    assert load(folder, trust=True).certificate == made
+    outcome = load(folder, trust=True).under("certified").solve_sync("you")
+    assert (outcome.value, outcome.accepted_by) == ("Hello you", "certified")
+    # It lies beside what the card lists, and takes no part in the card.
+    assert CERTIFICATE not in seal(folder).files
+    assert state(folder) == ("valid", None)
+
+
+def test_of_a_changed_folder_it_is_void_and_of_the_old_one_valid(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter", more='correct = "code:correct"\n')
+    certify(folder)
+    loaded = load(folder, trust=True)
+    (folder / "words.py").write_text('HELLO = "Good morning"\n')
+    seal(folder)
+    assert state(folder) == ("void", "the folder's files are not those that it was made with")
+    assert loaded.certificate_state().status == "valid"
+    assert loaded.solve_sync("you").value == "Hello you"
+    (folder / "words.py").write_text('HELLO = "Hello"\n')
+    seal(folder)
+    assert state(folder) == ("valid", None)
+
+
+def test_a_certificate_moves_with_its_folder_and_into_no_other(tmp_path: Path) -> None:
+    one = write(tmp_path / "one" / "greeter", more='correct = "code:correct"\n')
+    certify(one)
+    moved = one.rename(tmp_path / "greeter")
+    assert state(moved) == ("valid", None)
+    two = write(tmp_path / "two" / "greeter", more='correct = "code:correct"\n')
+    (two / "words.py").write_text('HELLO = "Servus"\n')
+    seal(two)
+    (two / CERTIFICATE).write_bytes((moved / CERTIFICATE).read_bytes())
+    assert state(two)[0] == "void"
+
+
+def test_an_installed_package_has_a_certificate_too(install: Installer, tmp_path: Path) -> None:
+    package = write(install.site / "installed_greeter", more='correct = "code:correct"\n')
+    (package / "__init__.py").write_text("")
+    seal(package)
+    install("greetings", greeter="installed_greeter")
+    found = find("greeter")
+    rows = [{"input": {"who": f"you {number}"}} for number in range(60)]
+    made = calibrate(found.specialist, rows, alpha=0.1, correct=found.correct, folder=folder_digest(package))
+    made.certificate.write(package / CERTIFICATE)
+    assert state("greeter") == ("valid", None)
+
+
+@pytest.mark.parametrize("where", ["a folder", "a link", "a pipe"])
+def test_what_lies_in_a_certificates_place_is_warned_of(
+    tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write(tmp_path / "greeter", more='correct = "code:correct"\n')
+    certify(folder)
+    path = folder / CERTIFICATE
+    path.rename(tmp_path / "real.json")
+    if where == "a folder":
+        path.mkdir()
+    elif where == "a link":
+        path.symlink_to(tmp_path / "real.json")
+    else:
+        os.mkfifo(path)
+    assert state(folder) == ("missing", "none was made")
+    assert "as if there were none" in caplog.text
+
+
+def test_generate_comes_with_the_folder(tmp_path: Path) -> None:
+    folder = write(tmp_path / "greeter", more='generate = "code:correct"\n')
+    assert callable(find(folder, trust=True).generate)
+    other = write(tmp_path / "other" / "greeter", more='generate = "code:number"\n')
+    with pytest.raises(CardError, match="generate 'code:number' is not a function"):
+        find(other, trust=True)
