@@ -43,6 +43,8 @@ ALPHAS = (0.05, 0.02)
 DELTA = 0.05
 QUOTA, FLOOR = 0.5, 0.9
 MOST_CASES = 8_600
+COLOURS = ("#666666", "#56b4e9", "#cc79a7", "#e69f00", "#d55e00", "#009e73", "#0072b2", "#000000")
+"""Of the policies, in order. Told apart by those who see few colours: Okabe and Ito, "Color universal design", 2008."""
 
 Bools: TypeAlias = NDArray[np.bool_]
 
@@ -251,7 +253,7 @@ def show(told: dict[str, Any]) -> None:
 
 def draw(told: dict[str, Any], path: Path) -> None:
     """Savings over the price ratio, accuracy over the big model's, and wrong accepts, for each source of cases."""
-    from .pictures import COLOURS, figure_of, save
+    from .pictures import figure_of, save
 
     compared = told["compared"]
     figure, axes = figure_of(len(compared), 3, width=12, height=0.4 + 3.7 * len(compared), squeeze=False)

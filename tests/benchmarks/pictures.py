@@ -6,11 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BLUE", "COLOURS", "GREY", "ORANGE", "figure_of", "save"]
+__all__ = ["BLUE", "GREY", "ORANGE", "figure_of", "save"]
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#666666"
-COLOURS = (BLUE, "#56b4e9", ORANGE, "#e69f00", "#009e73", "#cc79a7", GREY, "#000000")
-"""Told apart by those who see few colours: Okabe and Ito, "Color universal design", 2008."""
 
 
 def figure_of(rows: int, columns: int, *, width: float, height: float, **more: Any) -> tuple[Any, Any]:
