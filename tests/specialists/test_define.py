@@ -556,7 +556,6 @@ def test_what_a_symmetry_does_is_of_the_ladder() -> None:
     assert len(digests) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="only the steps of the first specialist are looked at")
 async def test_a_cap_on_the_steps_of_the_next_specialist_is_another_decoding_too() -> None:
     @specialist(steps=(16,))
     def after(x: int, effort: Effort) -> Answer[int]:
