@@ -260,7 +260,8 @@ def gather(
     for number, given in enumerate(rows, 1):
         row = given if isinstance(given, Row) else as_row(given, number)
         where = f"row {row.line}" if label is None else f"{label}, line {row.line}"
-        check_row(row, specialist, correct, where)
+        proves = drawn == "generated" and specialist.sound  # its verifier is the judge of what its generator makes
+        check_row(row, specialist, _by_verifier if proves and correct is None else correct, where)
         try:
             arguments = specialist.signature.check_json(json.dumps(row.input))
         except InvalidArguments as error:
@@ -311,10 +312,7 @@ async def observe(
             for rung in rungs:
                 question = Question(case.arguments, attempts)
                 attempts += (await attempt_on(rung.policy.name, rung.run, question, hooks),)
-            wrong = tuple(
-                None if each.outcome != "answered" else not is_right(case.row, case.arguments, each.value, correct)
-                for each in attempts
-            )
+            wrong = tuple(_is_wrong(case, each, correct) for each in attempts)
             seen = known[case.key] = Observation(case, attempts, wrong)
         found.append(seen)
         if progress is not None:
@@ -427,6 +425,20 @@ def _refusal(
             remedy = "no number of such cases would do; it takes a better confidence or verifier, or a laxer alpha"
         text = f"{who}: {cases:,} cases do not support {claim}: {told}; {remedy}"
     return CannotCertify(text, reason=found.reason, needed=found.needed, group=group)
+
+
+def _by_verifier(arguments: dict[str, Any], expected: Any, value: Any) -> bool:
+    """Stands where the verdicts judge."""
+    return False
+
+
+def _is_wrong(case: Case, attempt: Attempt, correct: Correct | None) -> bool | None:
+    """``None`` where there is no answer. What has no label and no judge is right if a sound verifier passed it."""
+    if attempt.outcome != "answered":
+        return None
+    if correct is None and not case.row.labelled:
+        return attempt.verdict is None or attempt.verdict.status != "passed"
+    return not is_right(case.row, case.arguments, attempt.value, correct)
 
 
 def _check_label(specialist: Specialist[..., Any], expected: Any, where: str) -> None:
