@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .certificates import Certificate, Drawn, FloorsOf, GroupPolicy
 from .climb import Hooks, Question, attempt_on
+from .comparing import same_answer
 from .define import Specialist
 from .errors import CannotCertify, CasesError, InvalidAnswer, InvalidArguments
 from .evaluation import Correct, Row, _warm_up, as_row, check_row, is_right
@@ -271,7 +272,7 @@ def gather(
         told = json.dumps([jsonable(arguments), row.group], sort_keys=True, ensure_ascii=True)
         key = hashlib.sha256(told.encode()).digest()
         before = first.setdefault(key, row)
-        if before is not row and (before.labelled, before.expected) != (row.labelled, row.expected):
+        if before is not row and not _same_label(before, row):
             raise CasesError(
                 f"{where}: line {before.line} has the same input with another label; mend one, or leave both out"
             )
@@ -439,6 +440,12 @@ def _is_wrong(case: Case, attempt: Attempt, correct: Correct | None) -> bool | N
     if correct is None and not case.row.labelled:
         return attempt.verdict is None or attempt.verdict.status != "passed"
     return not is_right(case.row, case.arguments, attempt.value, correct)
+
+
+def _same_label(one: Row, other: Row) -> bool:
+    if not (one.labelled and other.labelled):
+        return one.labelled == other.labelled
+    return same_answer(one.expected, other.expected) or same_answer(other.expected, one.expected)
 
 
 def _check_label(specialist: Specialist[..., Any], expected: Any, where: str) -> None:

@@ -342,6 +342,20 @@ def test_a_label_may_be_a_plain_text_for_an_objects_only_field() -> None:
         gather(where, [{"input": {"text": "a"}, "expected": {"title": "a"}}])
 
 
+def test_one_label_may_be_spelt_in_two_ways_and_true_is_not_one() -> None:
+    rows = [{"input": {"text": "a"}, "expected": each} for each in ("a", {"name": "a"}, "a")]
+    assert gather(where, rows).repeated == 2
+    assert gather(where, rows[::-1]).repeated == 2
+
+    @specialist
+    async def either(x: int) -> bool | int:
+        """A number, or whether."""
+        return x
+
+    with pytest.raises(CasesError, match="another label"):
+        gather(either, [{"input": {"x": 1}, "expected": each} for each in (1, True)])
+
+
 def test_an_input_that_stands_many_times_over_counts_once() -> None:
     given = [*with_errors(299, 0), *with_errors(299, 0), *with_errors(10, 0)]
     cases = gather(even, given)

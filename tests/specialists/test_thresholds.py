@@ -329,6 +329,34 @@ def test_proofs_do_not_pay_for_what_is_accepted_by_a_floor() -> None:
     assert (found.n, found.errors) == (found.verified, 0)
 
 
+def half_proven(wrong: np.ndarray, confidence: np.ndarray) -> RungSignals:
+    """A rung of which every second answer is proved, and right."""
+    proof = np.arange(len(wrong)) % 2 == 0
+    stratum = np.where(proof, PROVEN, STRATA.index("unknown")).astype(np.int8)
+    return signals(wrong & ~proof, confidence, stratum=stratum)
+
+
+@pytest.mark.xfail(strict=True, reason="a few answers beside the proofs never pass, and end the row")
+@pytest.mark.parametrize("seed", range(4))
+def test_proofs_do_not_crowd_out_what_can_be_accepted_beside_them(seed: int) -> None:
+    wrong, confidence = sample(6_000, seed, lambda each: 0.4 * (1 - each) ** 3)
+    found = certify([half_proven(wrong, confidence)], keys(6_000, seed), alpha=0.02, delta=0.05)
+    assert isinstance(found, Certified)
+    assert found.verified > 0.45 * found.cases
+    # P(wrong | confidence >= t) = (1 - t)**3 / 10 is 0.02 at t = 0.42: of the other half 0.58 could be accepted.
+    assert found.n - found.verified > 0.35 * (found.cases - found.verified)
+
+
+def test_beside_proofs_a_false_promise_is_seldom_certified_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thresholds, "_accepted_needed", lambda *_: 1)
+    false = 0
+    for seed in range(60):
+        wrong, confidence = sample(1_500, 3_000 + seed, lambda each: 0.1 + 0 * each)
+        found = certify([half_proven(wrong, confidence)], keys(1_500, seed), alpha=0.1, delta=0.1)
+        false += isinstance(found, Certified) and found.n > found.verified
+    assert false < 15
+
+
 def test_a_claim_that_is_no_proof_spoils_the_certificate() -> None:
     """A verifier that is said to be sound and passes one wrong answer in fifty."""
     wrong = np.arange(5_000) % 50 == 0
@@ -396,14 +424,14 @@ def test_a_rung_that_may_prove_is_always_tried() -> None:
 def test_a_promise_that_is_false_is_seldom_certified(alpha: float, risk: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every policy of these worlds is wrong at least ``alpha`` of the time, so each certificate is a false one."""
     monkeypatch.setattr(thresholds, "_accepted_needed", lambda *_: 1)  # not asked here, and takes long
-    worlds = 100
+    worlds = 60
     false = 0
     for seed in range(worlds):
         wrong, confidence = sample(1_000, 1_000 + seed, risk)
         found = certify([signals(wrong, confidence)], keys(1_000, seed), alpha=alpha, delta=0.1)
         false += isinstance(found, Certified)
-    # Of 100 at 10 %, 21 or more would be a chance of one in a thousand.
-    assert false < 21
+    # Of 60 at 10 %, 15 or more would be a chance of one in a thousand.
+    assert false < 15
 
 
 def test_a_promise_that_is_true_is_mostly_certified() -> None:
