@@ -100,18 +100,21 @@ class Spy:
         monkeypatch.setattr(thresholds, "certify", spy)
 
 
+SOUND = {"verify": half_check, "sound": True}
+
+
 @pytest.mark.parametrize(
-    "declared",
+    ("confidence", "declared"),
     [
-        {},
-        {"verify": half_check, "sound": True},
-        {"verify": half_check},
-        {"verify": half_check, "sound": True, "complete": True},
+        ("says", {}),
+        ("some", {}),
+        ("some", SOUND),
+        ("says", {"verify": half_check}),
+        ("some", SOUND | {"complete": True}),
     ],
 )
-@pytest.mark.parametrize("confidence", ["says", "some"])
 async def test_what_was_certified_is_what_live_calls_accept(
-    declared: dict[str, Any], confidence: str, monkeypatch: pytest.MonkeyPatch
+    confidence: str, declared: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 1_500
     spy = Spy(monkeypatch)
