@@ -171,8 +171,8 @@ class Specialist(Generic[P, T]):
             )
         if self.steps and not self.signature.injected_names:
             raise DefinitionError(f"{self.name}: steps are of use only to a function with a parameter of type Effort")
-        if wrong := next((each for each in self.symmetries if not isinstance(each, Symmetry)), None):
-            raise DefinitionError(f"{self.name}: symmetries are of type specialists.Symmetry, not {wrong!r}")
+        if wrong := [each for each in self.symmetries if not isinstance(each, Symmetry)]:
+            raise DefinitionError(f"{self.name}: symmetries are of type specialists.Symmetry, not {wrong[0]!r}")
         if self.next is not None:
             mine, others = self.parameters, self.next.parameters
             unknown = sorted(set(mine["properties"]) - set(others["properties"]))
@@ -214,7 +214,7 @@ class Specialist(Generic[P, T]):
         seen: set[str] = set()
         while who is not None and who.name not in seen:
             seen.add(who.name)
-            symmetries = [each.name for each in who.symmetries]
+            symmetries = [[each.name, _source(each.arguments), _source(each.answer)] for each in who.symmetries]
             functions = [_source(who.function), None if who.verify is None else _source(who.verify)]
             told.append([who.name, who.steps, who.sound, who.complete, who.hedge, symmetries, functions])
             who = who.next

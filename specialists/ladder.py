@@ -349,7 +349,10 @@ def _of_use(policy: Policy, rung: RungPolicy, before: RungPolicy, last: Attempt)
         failed = last.verdict is not None and last.verdict.status == "failed"
         return before.kind == "big_model" and (failed or last.outcome == "invalid")
     # A certificate that does without a rung takes nothing from there but a proof.
-    valid = policy.certificate is not None and policy.certificate.status == "valid"
+    state = policy.certificate
+    valid = state is not None and state.status == "valid"
+    if state is not None and valid and before.local and last.outcome == "answered":  # what ran may have made it void
+        valid = state.objection(last) is None
     return not (valid and rung.local and rung.certified is None and not rung.sound and policy.accept != "verified")
 
 

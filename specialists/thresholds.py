@@ -2,7 +2,7 @@
 
 On one part of the cases (tuning) candidate policies are put in a row from strict to lax; on the other part (testing)
 they are tested in that row, each by an exact binomial test of "more than ``alpha`` of what it accepts is wrong". The
-row is begun at two places, each with half of ``delta``, and left at the first candidate that does not pass; with
+row is begun at two places, each with its part of ``delta``, and left at the first candidate that does not pass; with
 probability 1 - ``delta`` at least, every candidate that passed keeps the promise (Angelopoulos, Bates, Candès, Jordan,
 Lei, "Learn then Test", 2021, section 2.3; the row is found on data of its own as in Laufer-Goldshtein et al.,
 "Efficiently controlling multiple risks with Pareto testing", 2023). Of those the cheapest is taken.
@@ -13,7 +13,7 @@ Arrays in, floors out: this module knows nothing of specialists, files or certif
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -36,6 +36,12 @@ CANDIDATES = 40
 """How many policies stand in a row, about."""
 LEAST_IN_CELL = 8
 """Answers of one rung and verdict, below which nothing is learnt of them, so none is accepted."""
+CAUTIOUS = 0.8
+"""The part of delta that the strictest start has where the tuning cases show no candidate that is likely to pass."""
+MOST_NEEDED = 10_000_000
+"""Beyond so many accepted cases it is not told how many exactly would be needed."""
+SPARE = 1.4
+"""How many times the cases that one error takes there must be, so that the row begins with room for one."""
 ESCALATION = 1000.0
 """What an answer of the big model costs beside one attempt on the first rung, where nobody says."""
 
@@ -168,59 +174,72 @@ def certify(
             the first rung.
         always: Rungs that are tried whatever the policy says, since a proof may come from them.
     """
-    first = float(np.mean(rungs[0].seconds))
-    price = (escalation if escalation is not None else ESCALATION * first) or 1.0
-    if not _may_be_tuned(rungs):
-        rows, testing = [_plain(rungs)], np.ones(len(keys), bool)
+    tuning = split(keys)
+    tuned = bool(np.any(tuning)) and _may_be_tuned(rungs)
+    if not tuned:
+        rows, testing = _plain(rungs, alpha, delta), np.ones(len(keys), bool)
     else:
-        tuning = split(keys)
         testing = ~tuning
-        rows = _row([rung.of(tuning) for rung in rungs], alpha, price, always)
+        rows = _row([rung.of(tuning) for rung in rungs], alpha, escalation, always)
     tested = [rung.of(testing) for rung in rungs]
-    starts = [0]
-    if len(rows) > 1:
+    row, starts = rows, {0: delta}
+    if tuned and len(rows) > 1:
         size = float(np.sum(testing)) / max(1.0, float(np.sum(~testing)))
-        starts = _starts(rows, size, alpha, delta)
-    level = delta / len(starts)
+        row, starts = _starts(rows, size, alpha, delta)
     results: dict[int, _Result] = {}
-    passed: dict[int, _Result] = {}
+    passed: dict[int, float] = {}
+    """The part of delta that each was tested at."""
 
     def p_value(index: int) -> float:
         if index not in results:
-            results[index] = _test(tested, rows[index], alpha)
+            results[index] = _test(tested, row[index], alpha)
         return results[index].p
 
-    for start in starts:
-        count = fixed_sequence((p_value(index) for index in range(start, len(rows))), level)
-        passed |= {index: results[index] for index in range(start, start + count)}
+    for start, part in starts.items():
+        count = fixed_sequence((p_value(index) for index in range(start, len(row))), part)
+        for index in range(start, start + count):
+            passed[index] = max(part, passed.get(index, 0.0))
     if not passed:
-        return _refuse(results, alpha, level, len(keys), int(np.sum(testing)))
+        # Nothing is claimed any more, so all may be looked at, those that were too small to be tried included.
+        seen = [_test(tested, each, alpha) for each in rows]
+        return _refuse(seen, alpha, max(starts.values()), len(keys), int(np.sum(testing)))
 
-    def cost(index: int) -> float:
-        end = walk(rungs, rows[index].floors, used=rows[index].used)
-        return float(np.mean(end.seconds + price * ~end.accepted))
-
-    best = min(sorted(passed), key=cost)
-    result, row = passed[best], rows[best]
+    price = _price(rungs, escalation)
+    best = min(sorted(passed), key=lambda index: _cost(walk(rungs, row[index].floors, used=row[index].used), price))
+    result, policy = results[best], row[best]
     return Certified(
-        floors={rung.name: _as_floors(row.floors[i]) for i, rung in enumerate(rungs) if row.used[i]},
+        floors={rung.name: _as_floors(policy.floors[i]) for i, rung in enumerate(rungs) if policy.used[i]},
         n=result.n,
         errors=result.errors,
         verified=result.verified,
         cases=int(np.sum(testing)),
-        level=level,
+        level=passed[best],
         passed=len(passed),
         tested=len(results),
     )
 
 
 class _Candidate(NamedTuple):
-    """A policy, with what it accepts of the tuning cases and gets wrong there."""
+    """A policy, with what it accepts of the tuning cases and gets wrong there, what of that by a floor, and the mean
+    seconds that it takes."""
 
     floors: Floor
     used: tuple[bool, ...]
-    n: int
-    errors: int
+    n: int = 0
+    errors: int = 0
+    by_floor: int = 0
+    wrong_by_floor: int = 0
+    seconds: float = 0.0
+
+    @property
+    def proofs_only(self) -> bool:
+        """Whether no floor can accept anything."""
+        return not np.any(self.floors[list(self.used)] < math.inf)
+
+    @property
+    def to_test(self) -> int:
+        """How many accepted tuning cases stand behind its harder test."""
+        return self.n if self.proofs_only else self.by_floor
 
 
 class _Result(NamedTuple):
@@ -228,6 +247,14 @@ class _Result(NamedTuple):
     n: int
     errors: int
     verified: int
+    wrong_by_floor: int
+    proofs_only: bool
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Errors and cases of each of its tests."""
+        by_floor = [] if self.proofs_only else [(self.wrong_by_floor, self.n - self.verified)]
+        return [(self.errors, self.n), *by_floor]
 
 
 def _test(rungs: Sequence[RungSignals], candidate: _Candidate, alpha: float) -> _Result:
@@ -236,9 +263,11 @@ def _test(rungs: Sequence[RungSignals], candidate: _Candidate, alpha: float) -> 
     n, errors = int(np.sum(end.accepted)), int(np.sum(end.wrong))
     certified, wrong = int(np.sum(by_floor)), int(np.sum(end.wrong & by_floor))
     p = binomial_tail(errors, n, alpha) if n else 1.0
-    if certified:  # an intersection-union test: both hypotheses are to be rejected, each at the whole level
+    # An intersection-union test: both hypotheses are to be rejected, each at the whole level. A floor that took nothing
+    # here may take something elsewhere, and of that nothing is known: then the second is not rejected.
+    if not candidate.proofs_only:
         p = max(p, binomial_tail(wrong, certified, alpha))
-    return _Result(p, n, errors, n - certified)
+    return _Result(p, n, errors, n - certified, wrong, candidate.proofs_only)
 
 
 def _may_be_tuned(rungs: Sequence[RungSignals]) -> bool:
@@ -248,14 +277,32 @@ def _may_be_tuned(rungs: Sequence[RungSignals]) -> bool:
     return len(cells) > 1 or any(len(np.unique(cell)) > 1 for cell in cells)
 
 
-def _plain(rungs: Sequence[RungSignals]) -> _Candidate:
-    """The only policy there is: whatever may be accepted is."""
+def _plain(rungs: Sequence[RungSignals], alpha: float, delta: float) -> list[_Candidate]:
+    """The only policies there are: proofs, if they can pass by themselves, and whatever may be accepted.
+
+    Made from verdicts, and from nothing that tells what is wrong: so the same cases may test them.
+    """
     floors = np.array([[0.0 if np.any(rung.stratum == place) else math.inf for place in range(3)] for rung in rungs])
-    return _Candidate(floors, (True,) * len(rungs), 0, 0)
+    used = (True,) * len(rungs)
+    proofs = _Candidate(np.full(floors.shape, math.inf), used)
+    enough = np.sum(walk(rungs, proofs.floors).accepted) >= cases_needed(alpha, delta)
+    return [*([proofs] if enough else []), _Candidate(floors, used)]
 
 
-def _row(rungs: Sequence[RungSignals], alpha: float, price: float, always: Sequence[str]) -> list[_Candidate]:
+def _price(rungs: Sequence[RungSignals], escalation: float | None) -> float:
+    """What an escalation costs, in the unit of the rungs' seconds."""
+    return (ESCALATION * float(np.mean(rungs[0].seconds)) if escalation is None else escalation) or 1.0
+
+
+def _cost(end: Walk, price: float) -> float:
+    return float(np.mean(end.seconds + price * ~end.accepted))
+
+
+def _row(
+    rungs: Sequence[RungSignals], alpha: float, escalation: float | None, always: Sequence[str]
+) -> list[_Candidate]:
     """Candidates from strict to lax, for as many of the rungs as pay."""
+    price = _price(rungs, escalation)
     best: list[_Candidate] = []
     least = math.inf
     for depth in range(1, len(rungs) + 1):
@@ -266,8 +313,7 @@ def _row(rungs: Sequence[RungSignals], alpha: float, price: float, always: Seque
         for candidate in row:
             if candidate.n and candidate.errors > alpha * candidate.n:
                 continue
-            end = walk(rungs, candidate.floors, used=candidate.used)
-            cost = float(np.mean(end.seconds + price * ~end.accepted))
+            cost = candidate.seconds + price * (1 - candidate.n / len(rungs[0].wrong))
             if cost < least:
                 best, least = row, cost
         best = best or row
@@ -310,7 +356,10 @@ def _candidates(rungs: Sequence[RungSignals], used: tuple[bool, ...], alpha: flo
 
 def _candidate(rungs: Sequence[RungSignals], floors: Floor, used: tuple[bool, ...]) -> _Candidate:
     end = walk(rungs, floors, used=used)
-    return _Candidate(floors.copy(), used, int(np.sum(end.accepted)), int(np.sum(end.wrong)))
+    by_floor = end.accepted & ~end.proven
+    counts = (end.accepted, end.wrong, by_floor, end.wrong & by_floor)
+    n, errors, taken, wrong = (int(np.sum(each)) for each in counts)
+    return _Candidate(floors.copy(), used, n, errors, taken, wrong, float(np.mean(end.seconds)))
 
 
 def _risks(values: Floats, wrong: Bools) -> Floats:
@@ -331,43 +380,77 @@ def _risks(values: Floats, wrong: Bools) -> Floats:
     return np.repeat(smooth, [int(cases) for _, cases in blocks])
 
 
-def _starts(row: Sequence[_Candidate], size: float, alpha: float, delta: float) -> list[int]:
-    """Where the row is begun: at the strictest candidate that is large enough, and at the laxest likely to pass.
+def _starts(
+    row: list[_Candidate], size: float, alpha: float, delta: float
+) -> tuple[list[_Candidate], dict[int, float]]:
+    """The row without candidates that are too small to pass, and where it is begun: at its strictest, and at the laxest
+    that is likely to pass.
 
     ``size``: testing cases for each tuning case.
     """
     level = delta / 2
-    enough = 1.25 * cases_needed(alpha, level)
-    strict = next((i for i, each in enumerate(row) if each.n * size >= enough), len(row) - 1)
-    likely = strict
-    for index in range(strict, len(row)):
-        n = row[index].n * size
-        errors = n * (row[index].errors + 0.5) / (row[index].n + 1)
-        most = most_errors(int(n), alpha, level)
-        if most is not None and errors + math.sqrt(errors) <= most:
-            likely = index
-    return sorted({strict, likely})
+    # With room for one error where there are cases enough: to pass without any takes luck.
+    most = max((each.to_test * size for each in row if each.errors <= alpha * each.n), default=0.0)
+    none, one = (cases_needed(alpha, level, errors) for errors in (0, 1))
+    enough = one if most >= SPARE * one else none
+    row = [each for each in row if each.to_test * size >= enough] or row[-1:]
+
+    def passes(errors: int, n: int) -> bool:
+        count = int(n * size)
+        expected = count * (errors + 0.5) / (n + 1)
+        bad = math.ceil(expected + math.sqrt(expected))
+        return bad < count and binomial_tail(bad, count, alpha) <= level
+
+    def chance(errors: int, n: int) -> float:
+        count = int(n * size)
+        most = most_errors(count, alpha, (1 - CAUTIOUS) * delta) if count else None
+        return 0.0 if most is None else binomial_tail(most, count, (errors + 0.5) / (n + 1))
+
+    def both(each: _Candidate, test: Callable[[int, int], float]) -> float:
+        overall = test(each.errors, each.n)
+        return overall if each.proofs_only else min(overall, test(each.wrong_by_floor, each.by_floor))
+
+    likely = max((index for index, each in enumerate(row) if both(each, passes)), default=None)
+    if (
+        likely is None
+    ):  # an error by bad luck in few tuning cases says little: a small part goes where most may be gained
+        likely = max(range(len(row)), key=lambda index: row[index].n * both(row[index], chance))
+        return row, ({0: CAUTIOUS * delta, likely: (1 - CAUTIOUS) * delta} if likely else {0: delta})
+    return row, ({0: level, likely: level} if likely else {0: delta})
 
 
-def _refuse(results: dict[int, _Result], alpha: float, level: float, cases: int, tested: int) -> Refusal:
-    nearest = min(results.values(), key=lambda result: (result.p, -result.n))
-    needed = None
-    if nearest.n and nearest.errors / nearest.n < alpha:
-        needed = math.ceil(_accepted_needed(nearest.errors, nearest.n, alpha, level) * cases / nearest.n)
+def _refuse(results: Sequence[_Result], alpha: float, level: float, cases: int, tested: int) -> Refusal:
+    """What the candidate that needs the fewest cases would need. Of many some are lucky on a handful of cases: they are
+    none to hope for, so half an error more is counted."""
+    luck = 0.5 if len(results) > 1 else 0.0
+
+    def needed(result: _Result) -> float:
+        if any(not n or (errors + luck) / (n + 2 * luck) >= alpha for errors, n in result.parts):
+            return math.inf
+        return max(_accepted_needed(errors, n, alpha, level) * cases / n for errors, n in result.parts)
+
+    best = min(results, key=lambda result: (needed(result), result.p, -result.n))
+    count = needed(best)
     reason: Literal["too few", "too wrong", "nothing accepted"] = (
-        "nothing accepted" if not nearest.n else "too few" if needed is not None else "too wrong"
+        "nothing accepted" if not best.n else "too few" if count < math.inf else "too wrong"
     )
-    return Refusal(reason, nearest.n, nearest.errors, tested, level, needed)
+    return Refusal(reason, best.n, best.errors, tested, level, math.ceil(count) if count < math.inf else None)
 
 
 def _accepted_needed(errors: int, n: int, alpha: float, level: float) -> int:
     """Accepted cases from which an error rate like ``errors`` of ``n`` can be certified, where ``n`` were too few."""
     rate = errors / n
-    while True:
-        needed = cases_needed(alpha, level, errors)
-        if needed * rate <= errors or needed > 10_000_000:
-            return needed
-        errors = max(errors + 1, math.floor(needed * rate))
+
+    def enough(count: int) -> bool:
+        return binomial_tail(math.floor(count * rate), count, alpha) <= level
+
+    low, high = n, 2 * n
+    while not enough(high) and high < MOST_NEEDED:
+        low, high = high, 2 * high
+    while high - low > max(1, high // 1000):  # more digits would be of no use
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def _of_use(kind: RungKind, answered: Bools, cannot: Bools) -> Bools:
@@ -379,12 +462,11 @@ def _of_use(kind: RungKind, answered: Bools, cannot: Bools) -> Bools:
 def _above(rung: RungSignals, floors: Floats) -> Bools:
     """Which answers lie on or above the floor of their stratum."""
     taken = np.zeros(len(rung.wrong), bool)
-    confidence = np.nan_to_num(rung.confidence, nan=-1.0)
     for place, floor in enumerate(floors):
         if floor == 0:
             taken |= rung.stratum == place
         elif floor < math.inf:
-            taken |= (rung.stratum == place) & (confidence >= floor)
+            taken |= (rung.stratum == place) & (rung.confidence >= floor)  # NaN reaches no floor
     return taken
 
 

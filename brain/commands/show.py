@@ -41,7 +41,7 @@ def show(name: str, *, as_json: bool, trust: bool, before_code: Callable[[str], 
             before_code(name)
         specialist = find(name, trust=True).specialist  # no model is opened by that
     data = {"name": name, "description": None} | _data(folder, card, problems, specialist)
-    data["certificate"] = None if folder is None else _certificate(folder, specialist)
+    data["certificate"] = None if folder is None else _certificate(folder, specialist, data["name"])
     data["note"] = None if seen or problems else UNSEEN
     if as_json:
         write_json(data)
@@ -83,7 +83,7 @@ def _data(
     return data | {"format": FORMAT}
 
 
-def _certificate(folder: Path, specialist: Specialist[..., Any] | None) -> dict[str, Any] | None:
+def _certificate(folder: Path, specialist: Specialist[..., Any] | None, name: str) -> dict[str, Any] | None:
     """The certificate in ``folder`` as a sentence, and whether it holds for the files that lie there now."""
     from specialists.certificates import folder_digest, read_certificate
     from specialists.errors import CertificateError
@@ -97,7 +97,6 @@ def _certificate(folder: Path, specialist: Specialist[..., Any] | None) -> dict[
     except CertificateError as error:
         return {"status": "void", "reason": str(error), "sentence": None, "certificate": None}
     ladder = certificate.ladder if specialist is None else specialist.ladder_digest
-    name = certificate.specialist if specialist is None else specialist.name
     reason = certificate.problem(specialist=name, folder=digest, ladder=ladder)
     installed = runtime_version()
     if reason is None and certificate.onnxruntime not in (None, installed):

@@ -544,7 +544,6 @@ def test_another_ladder_has_another_digest() -> None:
     assert floor.ladder_digest == one.ladder_digest
 
 
-@pytest.mark.xfail(strict=True, reason="of a symmetry only the name is told")
 def test_what_a_symmetry_does_is_of_the_ladder() -> None:
     def one(arguments: Any) -> Any:
         return {"x": arguments["x"] + 1}

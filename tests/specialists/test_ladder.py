@@ -317,7 +317,6 @@ def test_a_rung_that_a_certificate_does_without_is_asked_for_proofs_only() -> No
     assert after(False, None, "confident") == Climb("b")
 
 
-@pytest.mark.xfail(strict=True, reason="that it is void is seen of the answer, and not when the next rung is chosen")
 def test_a_certificate_that_turns_out_void_keeps_no_rung_from_being_asked() -> None:
     rungs = (RungPolicy("a", "specialist", 0.5, certified=Floors(unknown=0.9)), RungPolicy("b", "next", 0.5))
     swapped = one(confidence=0.1, ran=("bb/CPU/1.0",))

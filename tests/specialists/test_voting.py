@@ -221,7 +221,7 @@ async def test_a_vote_stands_before_the_next_specialist() -> None:
     [
         ["turn"],
         [lambda arguments: arguments],
-        pytest.param([None], marks=pytest.mark.xfail(strict=True, reason="what is false is not seen")),
+        [None],
     ],
 )
 def test_what_is_no_symmetry_is_refused(wrong: Any) -> None:
