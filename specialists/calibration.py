@@ -21,7 +21,7 @@ from .climb import Hooks, Question, attempt_on
 from .comparing import same_answer
 from .define import Specialist
 from .errors import CannotCertify, CasesError, InvalidAnswer, InvalidArguments
-from .evaluation import Correct, Row, _warm_up, as_row, check_row, is_right
+from .evaluation import Correct, Row, warm_up, as_row, check_row, is_right
 from .ladder import NO_MODEL, Attempt, jsonable
 from .loops import run_sync
 from .signatures import check_answer
@@ -43,6 +43,7 @@ __all__ = [
     "gather",
     "marginal_risk",
     "observe",
+    "signals",
 ]
 
 
@@ -308,7 +309,7 @@ async def observe(
         seen = known.get(case.key)
         if seen is None:
             if not known:  # a model that cannot be opened is told, and not taken for one that is always wrong
-                await _warm_up(specialist, case.arguments)
+                await warm_up(specialist, case.arguments)
             attempts: tuple[Attempt, ...] = ()
             for rung in rungs:
                 question = Question(case.arguments, attempts)
@@ -347,7 +348,7 @@ def _certify(
 ) -> GroupPolicy | CannotCertify:
     from .thresholds import Certified, certify
 
-    rungs = _signals(specialist, seen)
+    rungs = signals(specialist, seen)
     always = [rung.policy.name for rung in specialist.ladder() if rung.policy.sound]
     # Who is for tuning is as good as drawn, for each draw of a repeated case by itself, and the same in any order.
     times: Counter[bytes] = Counter()
@@ -372,12 +373,13 @@ def _certify(
     )
 
 
-def _signals(specialist: Specialist[..., Any], seen: list[Observation]) -> list[RungSignals]:
+def signals(specialist: Specialist[..., Any], seen: list[Observation]) -> list[RungSignals]:
+    """What every rung did, as arrays for :func:`specialists.thresholds.certify`, first rung first."""
     import numpy as np
 
     from .thresholds import NEVER, PROVEN, STRATA, RungSignals
 
-    signals = []
+    found = []
     for index, rung in enumerate(specialist.ladder()):
         policy = rung.policy
         attempts = [each.attempts[index] for each in seen]
@@ -388,7 +390,7 @@ def _signals(specialist: Specialist[..., Any], seen: list[Observation]) -> list[
                 return NEVER
             return PROVEN if status == "passed" and sound else STRATA.index(status)
 
-        signals.append(
+        found.append(
             RungSignals(
                 policy.name,
                 policy.kind,
@@ -400,7 +402,7 @@ def _signals(specialist: Specialist[..., Any], seen: list[Observation]) -> list[
                 np.array([each.seconds if each.cpu_seconds is None else each.cpu_seconds for each in attempts]),
             )
         )
-    return signals
+    return found
 
 
 def _refusal(

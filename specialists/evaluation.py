@@ -35,6 +35,7 @@ __all__ = [
     "is_right",
     "read_rows",
     "same_answer",
+    "warm_up",
     "wilson",
 ]
 
@@ -230,7 +231,7 @@ async def evaluate_async(
             result.reject(row, str(error))
         else:
             if not warm:
-                await _warm_up(specialist, arguments)
+                await warm_up(specialist, arguments)
                 warm = True
             start = time.perf_counter()
             deadline = None if timeout is None else time.monotonic() + timeout
@@ -327,7 +328,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return max(0.0, low), 1.0 if successes == n else min(1.0, (centre + width) / scale)
 
 
-async def _warm_up(specialist: Specialist[..., Any], arguments: dict[str, Any]) -> None:
+async def warm_up(specialist: Specialist[..., Any], arguments: dict[str, Any]) -> None:
     """Open the model before the clock runs; without this the first row would pay for all.
 
     What keeps the model from being opened at all is raised: figures of a specialist that cannot run would mislead.

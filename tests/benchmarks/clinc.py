@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specialists import load
-from specialists.calibration import _signals, gather, observe
+from specialists.calibration import signals, gather, observe
 from specialists.loops import run_sync
 from specialists.thresholds import RungSignals
 
@@ -57,7 +57,7 @@ def read_clinc(folder: Path) -> Clinc:
     cases = gather(specialist, rows, drawn="drawn").cases
     told = lambda done: progress(f"intent: {done:,} of {len(cases):,} sentences")  # noqa: E731
     seen = run_sync(lambda: observe(specialist, cases, progress=told))
-    return Clinc(_signals(specialist, seen), [row["input"]["text"] for row in rows], right, np.array(test))
+    return Clinc(signals(specialist, seen), [row["input"]["text"] for row in rows], right, np.array(test))
 
 
 _last = [0.0]
