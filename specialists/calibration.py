@@ -21,7 +21,7 @@ from .climb import Hooks, Question, attempt_on
 from .comparing import same_answer
 from .define import Specialist
 from .errors import CannotCertify, CasesError, InvalidAnswer, InvalidArguments
-from .evaluation import Correct, Row, warm_up, as_row, check_row, is_right
+from .evaluation import Correct, Row, as_row, check_row, is_right, warm_up
 from .ladder import NO_MODEL, Attempt, jsonable
 from .loops import run_sync
 from .signatures import check_answer

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from specialists import load
-from specialists.calibration import signals, gather, observe
+from specialists.calibration import gather, observe, signals
 from specialists.loops import run_sync
 from specialists.thresholds import RungSignals
 

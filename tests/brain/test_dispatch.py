@@ -149,7 +149,7 @@ class TestBigModel:
 
     async def test_is_asked_once_more_with_what_the_check_had_against_its_answer(self) -> None:
         big = says('{"answer": 5}', '{"answer": 4}')
-        outcome, result = await outcome_of(guesser(3, **PROVED), big)
+        outcome, _ = await outcome_of(guesser(3, **PROVED), big)
         assert (outcome.value, outcome.answered_by, outcome.accepted_by) == (4, "big_model_again", "verified")
         first, again = big.requests
         assert again.messages[:2] == first.messages

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specialists import Attempt, Policy, RungPolicy, Verdict, decide, thresholds
-from specialists.calibration import Case, Observation, signals
+from specialists.calibration import Case, Observation
+from specialists.calibration import signals as signals_of
 from specialists.climb import LadderRung
 from specialists.evaluation import Row
 from specialists.ladder import NO_MODEL, Accept, CertificateState, Climb, Floors
@@ -107,7 +108,7 @@ def test_the_walk_does_what_the_ladder_does(
     made: tuple[tuple[RungPolicy, ...], list[Observation]], accept: Any
 ) -> None:
     policies, seen = made
-    signals = signals(Ladder(policies), seen)  # type: ignore[arg-type]
+    signals = signals_of(Ladder(policies), seen)  # type: ignore[arg-type]
     floors = np.array(
         [
             [NEVER if rung.certified is None or value is None else value for value in row]
@@ -144,7 +145,7 @@ def test_which_rung_comes_after_which_end(kind: Any, outcome: Any, asked: bool) 
     )
     attempts = (Attempt("a", outcome, 1.0), Attempt("b", "answered", 1.0))
     wrong = (False if outcome == "answered" else None, False)
-    signals = signals(Ladder(policies), [Observation(Case(Row(1, {}), {}, b""), attempts, wrong)])  # type: ignore[arg-type]
+    signals = signals_of(Ladder(policies), [Observation(Case(Row(1, {}), {}, b""), attempts, wrong)])  # type: ignore[arg-type]
     end = walk(signals, np.array([[NEVER] * 3, [NEVER, 0, NEVER]]))
     assert end.rung.tolist() == [1 if asked else -1]
     assert step_by_step(Policy(policies, "certified", VALID), attempts)[0] == end.rung[0]
