@@ -420,7 +420,7 @@ def _refusal(
         bound = upper_bound(found.errors, found.n, found.level)
         told = (
             f"of the {found.n:,} answers (of {found.cases:,} testing cases) that it is surest of {found.errors:,} are"
-            f" wrong, which allows for {100 * bound:.2g} %"
+            f" wrong, which allows for {100 * bound:.3g} %"
         )
         if found.needed is not None:
             remedy = f"about {found.needed:,} cases like these would be needed, or a laxer alpha"

@@ -94,9 +94,10 @@ def calibrate(arguments: argparse.Namespace, found: Found, file: Path | None) ->
         rows = read_rows(file, label=arguments.file)
         cases = gather(s, rows, correct=found.correct, drawn=drawn, label=arguments.file)
     if cases.repeated:
+        many = f"{cases.repeated:,} row repeats" if cases.repeated == 1 else f"{cases.repeated:,} rows repeat"
         complain(
-            f"{cases.repeated:,} rows of {arguments.file} repeat an input that stands there before, and are not"
-            " counted; --drawn, if the rows were drawn that way"
+            f"{many} an input that stands in {arguments.file} before, and what repeats is not counted; --drawn, if the"
+            " rows were drawn that way"
         )
     digest = None if folder is None else folder_digest(folder)
     use = _use(found, cases, digest, arguments)

@@ -214,7 +214,7 @@ def test_repeats_are_told_and_counted_once_unless_they_were_drawn(typed: Typed, 
     many = write(here / "many.jsonl", [json.loads(line) for line in roots.read_text().splitlines()] * 2)
     code, out, err = typed("specialists", "calibrate", "./root_finder", many.name, *WIDE)
     assert code == 0
-    assert "190 rows of many.jsonl repeat an input" in err
+    assert "190 rows repeat an input that stands in many.jsonl before" in err
     assert "--drawn" in err
     assert "none wrong of 190 accepted" in out
     code, out, err = typed("specialists", "calibrate", "./root_finder", many.name, "--drawn")
