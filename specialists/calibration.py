@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .certificates import Certificate, Drawn, FloorsOf, GroupPolicy
+from .certificates import LONGEST_GROUP, Certificate, Drawn, FloorsOf, GroupPolicy
 from .climb import Hooks, Question, attempt_on
 from .comparing import same_answer
 from .define import Specialist
@@ -263,6 +263,9 @@ def gather(
         row = given if isinstance(given, Row) else as_row(given, number)
         where = f"row {row.line}" if label is None else f"{label}, line {row.line}"
         proves = drawn == "generated" and specialist.sound  # its verifier is the judge of what its generator makes
+        if row.group is not None and len(row.group) > LONGEST_GROUP:
+            long = f"a group's name has up to {LONGEST_GROUP} characters, and this one {len(row.group):,}"
+            raise CasesError(f"{where}: {long}")
         check_row(row, specialist, _by_verifier if proves and correct is None else correct, where)
         try:
             arguments = specialist.signature.check_json(json.dumps(row.input))

@@ -27,6 +27,8 @@ __all__ = ["CERTIFICATE", "Certificate", "Drawn", "GroupPolicy", "folder_digest"
 
 CERTIFICATE = "certificate.json"
 MOST_BYTES = 4 * 1024**2
+LONGEST_GROUP = 200
+"""Characters of a group's name."""
 
 POLICY_FORMAT = 1
 """Version of what ``policy`` means: floors by rung and verdict, as :func:`specialists.ladder.decide` reads them."""
@@ -63,7 +65,7 @@ class GroupPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    group: Annotated[str, Field(max_length=200)] | None = None
+    group: Annotated[str, Field(max_length=LONGEST_GROUP)] | None = None
     cases: Count
     n: Count
     errors: Count

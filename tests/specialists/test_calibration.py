@@ -520,3 +520,23 @@ def test_the_observations_are_kept() -> None:
     assert len(found.observations) == 600
     assert [each.rung for each in found.observations[0].attempts] == ["specialist", "more_steps", "vote", "next:last"]
     assert all(jsonable(each.attempts[0].value) in (True, False) for each in found.observations)
+
+
+def test_a_group_has_a_short_name() -> None:
+    rows = [{"input": {"n": 1}, "expected": 1, "group": "g" * 201}]
+    with pytest.raises(CasesError, match="row 1: a group's name has up to 200 characters, and this one 201"):
+        calibrate(_same, rows)
+
+
+def test_a_sound_verifier_judges_what_a_generator_makes_without_labels() -> None:
+    made = [{"input": {"n": n}} for n in range(300)]
+    result = calibrate(_same, made, drawn="generated")
+    assert (result.certificate.n, result.certificate.errors, result.certificate.drawn) == (300, 0, "generated")
+    with pytest.raises(CasesError, match='there is no "expected"'):
+        calibrate(_same, made)
+
+
+@specialist(verify=lambda arguments, value: arguments["n"] == value, sound=True)
+def _same(n: int) -> int:
+    """The number itself."""
+    return n
