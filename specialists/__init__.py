@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .answers import Answer, Classification, Effort
     from .calibration import calibrate
     from .card import Card, read_card
     from .certificates import Certificate, read_certificate
     from .climb import Hooks, LadderRung, Question, Rung
     from .costs import Cost
-    from .define import Answer, Classification, Effort, Specialist, specialist
+    from .define import Specialist, specialist
     from .errors import (
         CannotAnswer,
         CannotCertify,
@@ -111,12 +112,13 @@ __all__ = [
 _HOMES = {
     name: module
     for module, names_there in {
+        ".answers": "Answer Classification Effort",
         ".calibration": "calibrate",
         ".card": "Card read_card",
         ".certificates": "Certificate read_certificate",
         ".climb": "Hooks LadderRung Question Rung",
         ".costs": "Cost",
-        ".define": "Answer Classification Effort Specialist specialist",
+        ".define": "Specialist specialist",
         ".errors": (
             "CannotAnswer CannotCertify CardError CasesError CertificateError DeadlinePassed DefinitionError "
             "InvalidAnswer InvalidArguments MissingRuntime ModelFailed ModelRejected Overloaded Quarantined "

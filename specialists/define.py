@@ -14,28 +14,24 @@ import json
 import os
 import re
 import time
-import types
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import (
     TYPE_CHECKING,
-    Annotated,
     Any,
     Generic,
     Literal,
     ParamSpec,
     TypeVar,
-    Union,
     cast,
-    get_args,
-    get_origin,
     overload,
 )
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from .adapters import adapter_of, schema_of, try_out
+from .answers import Answer, Effort, answer_type_of, is_effort, probability, source_of
 from .breaker import Breaker, BreakerOpen
 from .climb import Hooks, LadderRung, Question, climb
 from .errors import CannotAnswer, DeadlinePassed, DefinitionError, InvalidAnswer, Overloaded
@@ -46,7 +42,7 @@ from .signatures import Signature, check_answer
 from .verifiers import Verifier, run_verifier
 from .voting import Ballot, Symmetry, count_votes
 
-__all__ = ["Answer", "Classification", "Effort", "Specialist", "specialist"]
+__all__ = ["Specialist", "specialist"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,44 +51,7 @@ if TYPE_CHECKING:
     from .certificates import Certificate
     from .watching import Watch
 
-ROUNDING = 1e-6
-"""How far a probability computed in 32 bits may lie outside of 0 .. 1."""
-
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Generic[T]):
-    """What a specialist's function returns: the value, how sure it is (0 .. 1) and how many steps it took.
-
-    ``None`` is unknown.
-    """
-
-    value: T
-    confidence: float | None = None
-    steps: int | None = None
-
-
-class Classification(BaseModel):
-    """The answer of a classifier."""
-
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How hard to think. A parameter with this type is filled in by the ladder and absent from the schema.
-
-    ``max_steps``: how many steps this rung may take; ``None``: as many as the function thinks fit. ``deadline``: a
-    point on :func:`time.monotonic` after which the answer is thrown away; return the best one before.
-    """
-
-    max_steps: int | None = None
-    deadline: float | None = None
-
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, never negative; ``None`` without one."""
-        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
 class Specialist(Generic[P, T]):
@@ -121,7 +80,7 @@ class Specialist(Generic[P, T]):
     ) -> None:
         if isinstance(function, Specialist):
             raise DefinitionError(f"{function!r} is a specialist already; decorate its function once")
-        self.signature = Signature(function, injected=_is_effort)
+        self.signature = Signature(function, injected=is_effort)
         self.function = function
         self.name = name or self.signature.name
         self.description = description or self.signature.description
@@ -143,7 +102,7 @@ class Specialist(Generic[P, T]):
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
         self._check_declaration()
-        self.answer_type = _answer_type(self.signature.returns, self.name)
+        self.answer_type = answer_type_of(self.signature.returns, self.name)
         try:
             try_out(self.answer_type)
         except Exception as error:  # pydantic has several exceptions for a type it cannot describe
@@ -214,8 +173,8 @@ class Specialist(Generic[P, T]):
         seen: set[str] = set()
         while who is not None and who.name not in seen:
             seen.add(who.name)
-            symmetries = [[each.name, _source(each.arguments), _source(each.answer)] for each in who.symmetries]
-            functions = [_source(who.function), None if who.verify is None else _source(who.verify)]
+            symmetries = [[each.name, source_of(each.arguments), source_of(each.answer)] for each in who.symmetries]
+            functions = [source_of(who.function), None if who.verify is None else source_of(who.verify)]
             told.append([who.name, who.steps, who.sound, who.complete, who.hedge, symmetries, functions])
             who = who.next
         return hashlib.sha256(json.dumps(told).encode("utf-8", "surrogatepass")).hexdigest()
@@ -438,7 +397,7 @@ class Specialist(Generic[P, T]):
                 fields = {
                     "outcome": "answered",
                     "value": value,
-                    "confidence": _probability(answer.confidence, self.name),
+                    "confidence": probability(answer.confidence, self.name),
                 }
                 fields["steps"] = None if answer.steps is None else int(answer.steps)
                 if judge.verify is not None:
@@ -521,7 +480,7 @@ class Specialist(Generic[P, T]):
             answer: Answer[Any] = await metered(self._answer(arguments, effort), meter)
             value = check_answer(self.answers, symmetry.answer(original, answer.value), self.name)
             verdict = None if self.verify is None else await metered(run_verifier(self.verify, original, value), meter)
-            return Ballot(value, _probability(answer.confidence, self.name), verdict), answer.steps
+            return Ballot(value, probability(answer.confidence, self.name), verdict), answer.steps
 
         told = await asyncio.gather(*map(opinion, self.symmetries), return_exceptions=True)
         errors = [each for each in told if isinstance(each, BaseException)]
@@ -645,39 +604,6 @@ class _Decorator:
         return Specialist(function)
 
 
-def _answer_type(annotation: Any, who: str) -> Any:
-    """The type of the value, out of ``Answer[T]``, ``Awaitable[T]`` or plain ``T``."""
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin in (Awaitable, Coroutine):  # a plain function that hands on a coroutine
-        return _answer_type(inner[-1], who)
-    if annotation is Answer:
-        return Any
-    if origin is Answer:
-        return inner[0]
-    if origin is Annotated and (get_origin(inner[0]) or inner[0]) is Answer:
-        return _answer_type(inner[0], who)
-    if origin in (Union, types.UnionType) and any((get_origin(each) or each) is Answer for each in inner):
-        raise DefinitionError(
-            f"{who}: it answers with an Answer or raises CannotAnswer; there is no third thing to return"
-        )
-    return annotation
-
-
-def _source(function: Callable[..., Any]) -> str:
-    """What a function is: its source where it can be had, else where it comes from."""
-    try:
-        return inspect.getsource(function)
-    except (OSError, TypeError):
-        name = getattr(function, "__qualname__", type(function).__qualname__)
-        return f"{getattr(function, '__module__', '')}:{name}"
-
-
-def _is_effort(annotation: Any) -> bool:
-    if get_origin(annotation) in (Annotated, Union, types.UnionType):
-        return any(each is Effort for each in get_args(annotation))
-    return annotation is Effort
-
-
 def _health(attempt: Attempt, question: Question) -> Literal["up", "down", "unknown"]:
     """What an attempt tells of the specialist: nothing, where the caller left it too little time or too many called."""
     if attempt.outcome == "timeout":
@@ -693,12 +619,3 @@ def _said(error: BaseException) -> str:
 
 def _least(steps: int | None, cap: int | None) -> int | None:
     return min((value for value in (steps, cap) if value is not None), default=None)
-
-
-def _probability(confidence: float | None, who: str) -> float | None:
-    if confidence is None:
-        return None
-    value = float(confidence)
-    if not -ROUNDING <= value <= 1 + ROUNDING:
-        raise InvalidAnswer(f"{who} gave {value} as its confidence, which is not a probability")
-    return min(1.0, max(0.0, value))

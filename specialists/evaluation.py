@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import strict_json
+from .answers import Effort
 from .comparing import same_answer
-from .define import Effort, Specialist
+from .define import Specialist
 from .errors import CasesError, InvalidArguments, MissingRuntime, ModelRejected
 from .ladder import Attempt, Outcome
 from .loops import run_sync

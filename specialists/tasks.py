@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import Field, WithJsonSchema
 
+from .answers import Answer, Classification
 from .card import CARD, Card
-from .define import Answer, Classification, Specialist
+from .define import Specialist
 from .errors import CardError, ModelFailed, ModelRejected
 from .files import FileProblem, read_plain
 from .verifiers import Verdict

@@ -35,6 +35,7 @@ HOUSE = {
         "tasks",
         "sources",
         "define",
+        "answers",
         "certificates",
         "voting",
         "auditing",
