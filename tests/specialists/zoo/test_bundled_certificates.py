@@ -19,7 +19,8 @@ def test_it_holds_for_what_is_bundled(name: str) -> None:
     certificate = read_certificate(ZOO / name)
     assert certificate is not None
     assert certificate.folder == folder_digest(ZOO / name)
-    assert certificate.uses == 0
+    # CLINC150 has one test split, and it was looked at before; of generated cases there are always new ones.
+    assert (certificate.uses > 0) == (name == "intent")
     assert load(name).certificate_state().status == "valid"
     assert load(name).certificate_state("a group of its own").status == "missing"
 
