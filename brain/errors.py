@@ -8,6 +8,7 @@
     │   ├── MissingKey                no API key where one is needed
     │   ├── MissingRuntime            an optional package is not installed; the message names the extra
     │   ├── EndpointRefused           a base URL we will not send a key to
+    │   ├── UnpricedModel             a budget of money, and a model that nobody knows the price of
     │   └── NotBuilt                  an argument whose part of the SDK does not exist yet
     ├── PromptError                   an empty prompt, or one that is not text
     ├── ModelError                    the endpoint failed          .wire_attempts
@@ -22,17 +23,26 @@
     │   ├── TurnLimit
     │   ├── RepeatLimit               the same call again and again
     │   ├── CostLimit
-    │   ├── BudgetExceeded            a budget had no room left
+    │   ├── BudgetExceeded            a budget had no room left    .budget, .unit, .limit, .spent, .asked
     │   └── RunTimeout                the deadline of the whole run passed
+    ├── JournalError                  a run cannot be taken up
+    │   ├── RunBusy                   another process executes it
+    │   ├── RunTaken                  its id belongs to another tenant, or to another request
+    │   ├── UnknownRun                there is no run of this id
+    │   ├── SchemaChanged             a tool is not what it was when the run was begun
+    │   └── RunUncertain              a step may have happened; a person decides    .pending
     ├── ApprovalRequired              a tool waits for a person       .pending
     ├── InvalidToolCall               unknown tool or wrong arguments, also after one repair round
     ├── InvalidOutput                 the final answer does not fit output_type
+    ├── LedgerError                   the ledger's file cannot be used or written; the message names the remedy
+    │   └── JournalCorrupt            the file is damaged, or somebody changed it
     └── Abstained                     nothing fits, or no rung's answer was accepted; .reason says why
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -53,6 +63,7 @@ __all__ = [
     "EndpointUnavailable",
     "InvalidOutput",
     "InvalidToolCall",
+    "JournalError",
     "MissingKey",
     "MissingRuntime",
     "ModelError",
@@ -62,10 +73,16 @@ __all__ = [
     "RateLimited",
     "RepeatLimit",
     "RequestRejected",
+    "RunBusy",
     "RunStopped",
+    "RunTaken",
     "RunTimeout",
+    "RunUncertain",
+    "SchemaChanged",
     "TurnLimit",
     "UnknownModel",
+    "UnknownRun",
+    "UnpricedModel",
 ]
 
 
@@ -162,11 +179,84 @@ class CostLimit(RunStopped):
 
 
 class BudgetExceeded(RunStopped):
-    """A budget had no room for what was about to be sent."""
+    """A budget had no room for what was about to be sent, so it was not sent.
+
+    ``budget``: its name. ``unit``: ``usd``, ``seconds`` or ``calls``. ``limit``: what it allows; ``spent``: what it
+    bears, reservations in flight included; ``asked``: the most that was to be sent next could have taken.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: str = "",
+        unit: str = "",
+        limit: Decimal | int = 0,
+        spent: Decimal | int = 0,
+        asked: Decimal | int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.budget = budget
+        self.unit = unit
+        self.limit = limit
+        self.spent = spent
+        self.asked = asked
+
+    @classmethod
+    def of(
+        cls, budget: str, unit: str, limit: Decimal | int, spent: Decimal | int, asked: Decimal | int
+    ) -> BudgetExceeded:
+        """The error with its sentence."""
+        form = {"usd": "${:f}", "seconds": "{:f} s"}.get(unit, "{} calls")
+        allowed, borne, wanted = (form.format(each) for each in (limit, spent, asked))
+        message = (
+            f"{budget} allows {allowed}, {borne} of it are spent or set aside, and the next attempt may take"
+            f" {wanted}; it was not made"
+        )
+        return cls(message, budget=budget, unit=unit, limit=limit, spent=spent, asked=asked)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _budget_exceeded, (str(self), self.budget, self.unit, self.limit, self.spent, self.asked)
 
 
 class RunTimeout(RunStopped):
     """The one deadline of the whole run passed."""
+
+
+class UnpricedModel(ConfigurationError):
+    """A budget of money cannot hold for a model whose price nobody knows; give it a price, or the budget a ceiling."""
+
+
+class JournalError(BrainError):
+    """A run cannot be begun or taken up under this id."""
+
+
+class RunBusy(JournalError):
+    """Another process executes the run, or has taken it up from this one."""
+
+
+class RunTaken(JournalError):
+    """The run's id belongs to another tenant, or to a run that was asked something else."""
+
+
+class UnknownRun(JournalError):
+    """The journal has no run of this id."""
+
+
+class SchemaChanged(JournalError):
+    """A tool that the run was offered, or has called, is no longer what it was."""
+
+
+class RunUncertain(JournalError):
+    """The run was cut off while a call was made that must not be made twice, and nobody knows whether it was.
+
+    ``pending``: those calls. Look whether they took effect, and resume with
+    ``run(run_id=..., approvals={id: True})`` to make the call (again), or ``False`` to go on without it.
+    """
+
+    def __init__(self, message: str, *, pending: Sequence[PendingApproval] = ()) -> None:
+        super().__init__(message)
+        self.pending = tuple(pending)
 
 
 class ApprovalRequired(BrainError):
@@ -188,9 +278,23 @@ class InvalidOutput(BrainError):
     """The final answer does not fit ``output_type``, also after the model was told so."""
 
 
+class LedgerError(BrainError):
+    """The ledger's file cannot be used or written; the message names the remedy."""
+
+
+class JournalCorrupt(LedgerError):
+    """The ledger's file is damaged, or is not what its schema says; nothing that it holds is used."""
+
+
 class Abstained(BrainError):
     """No answer was good enough to give. ``reason`` is one sentence."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _budget_exceeded(
+    message: str, budget: str, unit: str, limit: Decimal | int, spent: Decimal | int, asked: Decimal | int
+) -> BudgetExceeded:
+    return BudgetExceeded(message, budget=budget, unit=unit, limit=limit, spent=spent, asked=asked)
