@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Any, Literal
 
-__all__ = ["Cost"]
+__all__ = ["EXACT", "Cost"]
+
+EXACT = Context(prec=10_000, traps=[InvalidOperation, Inexact])
+"""Arithmetic with money: sums and products keep every digit, whatever context the application has set for itself."""
 
 CostStatus = Literal["exact", "bounded", "unpriced"]
 
@@ -65,9 +68,10 @@ class Cost:
         """The sum; one unpriced part makes the whole unpriced. The sum of nothing is exactly zero."""
         low = _ZERO
         high: Decimal | None = _ZERO
+        add = EXACT.add
         for cost in costs:
-            low += cost.low
-            high = None if high is None or cost.high is None else high + cost.high
+            low = add(low, cost.low)
+            high = None if high is None or cost.high is None else add(high, cost.high)
         return _made(low, high, "unpriced" if high is None else "exact" if low == high else "bounded")
 
     def __add__(self, other: Cost) -> Cost:
