@@ -8,6 +8,7 @@
     │   ├── MissingKey                no API key where one is needed
     │   ├── MissingRuntime            an optional package is not installed; the message names the extra
     │   ├── EndpointRefused           a base URL we will not send a key to
+    │   ├── PriceError                a price book, or a price in it, that cannot be right
     │   ├── UnpricedModel             a budget of money, and a model that nobody knows the price of
     │   └── NotBuilt                  an argument whose part of the SDK does not exist yet
     ├── PromptError                   an empty prompt, or one that is not text
@@ -69,6 +70,7 @@ __all__ = [
     "ModelError",
     "ModelTimeout",
     "NotBuilt",
+    "PriceError",
     "PromptError",
     "RateLimited",
     "RepeatLimit",
@@ -110,6 +112,10 @@ class MissingRuntime(ConfigurationError):
 
 class EndpointRefused(ConfigurationError):
     """A base URL, a redirect or an address that a key is never sent to."""
+
+
+class PriceError(ConfigurationError):
+    """A price book, or a price in it, that cannot be right; the message names the file, the entry and the remedy."""
 
 
 class NotBuilt(ConfigurationError):

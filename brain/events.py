@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
 from specialists import Attempt, Cost, Outcome
 
@@ -105,7 +105,10 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens of one model call. ``None`` is unknown. ``output`` includes ``reasoning``; ``input`` includes both caches.
+    """Tokens of one model call. ``None`` is unknown, zero is zero.
+
+    ``input`` includes ``cache_read``, ``cache_write`` and ``audio_input`` (sound may be cached, so these overlap);
+    ``output`` includes ``reasoning`` and ``audio_output``. ``requests``: how many requests the counts are of.
 
     ``source``: ``provider`` (the endpoint said so), ``estimated`` (conservatively, by us, because the endpoint's
     figures were missing or absurd) or ``absent`` (nothing is known).
@@ -117,6 +120,9 @@ class TokenUsage:
     cache_write: int | None = None
     reasoning: int | None = None
     source: UsageSource = "absent"
+    audio_input: int | None = None
+    audio_output: int | None = None
+    requests: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -126,8 +132,23 @@ class TokenUsage:
             "cache_read": self.cache_read,
             "cache_write": self.cache_write,
             "reasoning": self.reasoning,
+            "audio_input": self.audio_input,
+            "audio_output": self.audio_output,
+            "requests": self.requests,
             "source": self.source,
         }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TokenUsage:
+        """The inverse of :meth:`to_json`; a count that is not there is unknown. Raises ``ValueError`` for no usage."""
+        counts = {name: data.get(name) for name in cls.__dataclass_fields__ if name not in ("source", "requests")}
+        requests, source = data.get("requests", 1), data.get("source", "absent")
+        for value in (requests, *(count for count in counts.values() if count is not None)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"a count of tokens or requests is a whole number from zero up, not {value!r}")
+        if source not in get_args(UsageSource):
+            raise ValueError(f"a usage comes from {', '.join(get_args(UsageSource))}, not {source!r}")
+        return cls(**counts, source=source, requests=requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +170,10 @@ class WireAttempt:
     """The model that answered, in its own words."""
     reason: str | None = None
     """One sentence for anything but ``ok``."""
+    service_tier: str | None = None
+    """The service tier that the answer states, else the one that was asked for; ``None`` when nobody said."""
+    price: Mapping[str, Any] | None = None
+    """The price that held, as :meth:`brain.prices.Quote.to_json` writes it; ``None`` when there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
@@ -162,6 +187,8 @@ class WireAttempt:
             "seconds": self.seconds,
             "usage": self.usage.to_json(),
             "cost": self.cost.to_json(),
+            "service_tier": self.service_tier,
+            "price": None if self.price is None else dict(self.price),
             "reason": self.reason,
         }
 

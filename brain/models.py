@@ -13,13 +13,14 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from .encoding import NotJson
+from .encoding import NotJson, encode
 from .errors import (
     ConfigurationError,
     EndpointRefused,
@@ -33,7 +34,7 @@ from .errors import (
 )
 from .events import ModelRequest, ModelResponse, WireAttempt
 from .keys import Secret, redact, redact_logs
-from .prices import Price, load_price_list
+from .prices import LIST_PRICES, Price, PriceBook
 from .wire.endpoints import Endpoint, parse_endpoint
 from .wire.naming import as_registered, wire_names
 from .wire.retrying import Breaker, BreakerOpen, RetryBudget, Try, retrying
@@ -67,8 +68,12 @@ class OpenAIModel:
     ``name``: as the endpoint knows it, for example ``gpt-4.1-mini``. ``base_url``: else ``OPENAI_BASE_URL``, else
     OpenAI's own. ``api_key``: else ``OPENAI_API_KEY``; an endpoint on this machine needs none. ``retries``: further
     tries after the first. ``timeout``: seconds for each try; a request's own deadline bounds all of them together.
-    ``price``: a :class:`~brain.prices.Price`, else the list price of the name. ``max_output_tokens``: always sent, as
-    ``max_completion_tokens`` to OpenAI's own hosts and as ``max_tokens`` elsewhere, where most servers know no other.
+    ``prices``: a :class:`~brain.prices.PriceBook`, else the list price of the name; or ``price``: one
+    :class:`~brain.prices.Price` for this model, whatever the moment and the tier. ``service_tier``: sent with every
+    request, for example ``flex`` or ``priority``; the tier that the answer states decides the price. Where the tier is
+    set elsewhere (in a project's settings), say it here too, or the worst case of a request is that of the standard
+    one. ``max_output_tokens``: always sent, as ``max_completion_tokens`` to OpenAI's own hosts and as ``max_tokens``
+    elsewhere, where most servers know no other.
     ``transport``: what carries the requests: ``httpx``, ``aiohttp`` (extra ``fast``; less work a request), or ``auto``,
     aiohttp where it is installed. Both have the same guards.
 
@@ -86,6 +91,8 @@ class OpenAIModel:
         retries: int = 2,
         timeout: float = 60,
         price: Price | None = None,
+        prices: PriceBook | None = None,
+        service_tier: str | None = None,
         max_output_tokens: int = 4096,
         transport: Transport = "auto",
     ) -> None:
@@ -104,7 +111,16 @@ class OpenAIModel:
         self._timeout = float(timeout)
         if price is not None and not isinstance(price, Price):
             raise ConfigurationError(f"price is a Price or None, not {type(price).__name__}.")
-        self._price = price
+        if prices is not None and not isinstance(prices, PriceBook):
+            raise ConfigurationError(f"prices is a PriceBook or None, not {type(prices).__name__}.")
+        if price is not None and prices is not None:
+            raise ConfigurationError("Give either price or prices; an entry of the book prices one model.")
+        self._service_tier = _tier(service_tier)
+        if price is not None and service_tier is not None:
+            raise ConfigurationError(
+                "One price does not tell what each service tier costs; give prices, a PriceBook with an entry for each."
+            )
+        self._prices = PriceBook.flat(price) if price is not None else prices or LIST_PRICES
         self._max_output_tokens = _whole("max_output_tokens", max_output_tokens, 1, 10_000_000)
         if transport not in get_args(Transport):
             raise ConfigurationError(f"transport is {', '.join(get_args(Transport))}, not {transport!r}.")
@@ -169,7 +185,8 @@ class OpenAIModel:
             origin=self._origin,
             base_url=self._base_url,
             model=self._model,
-            price=self._price,
+            prices=self._prices,
+            service_tier=self._service_tier,
             body=body,
             text_only=text_only,
             output_limit=limit,
@@ -270,8 +287,7 @@ class OpenAIModel:
         needed.append("brain.wire.fast" if kind == "aiohttp" else "brain.wire.pooled")
         try:
             transport, openai, *_ = [await asyncio.to_thread(importlib.import_module, name) for name in needed]
-            if self._price is None:
-                await asyncio.to_thread(load_price_list)
+            await asyncio.to_thread(self._prices.price_of, self._model, endpoint=self._base_url)
         except ImportError as error:
             missing = error.name or "openai"
         else:
@@ -303,9 +319,13 @@ class OpenAIModel:
 
     def _body(self, request: ModelRequest, limit: int, names: dict[str, str], *, stream: bool) -> tuple[bytes, bool]:
         try:
-            return self._writer.write(request, limit, stream=stream, names=names)
+            body, text_only = self._writer.write(request, limit, stream=stream, names=names)
         except NotJson as error:
             problem = str(error)
+        else:
+            if self._service_tier is not None:
+                body = b'{"service_tier":%b,%b' % (encode(self._service_tier), body[1:])
+            return body, text_only
         raise PromptError(f"The messages or tools contain {problem}.")
 
 
@@ -345,6 +365,14 @@ def _secret(key: str | None, endpoint: Endpoint) -> Secret | None:
             "The API key contains a space, a line end or another character that no key has; copy it again."
         )
     return Secret(key)
+
+
+def _tier(tier: str | None) -> str | None:
+    if tier is not None and (not isinstance(tier, str) or not re.fullmatch(r"[a-z][a-z0-9_-]{0,39}", tier)):
+        raise ConfigurationError(f"service_tier is a short name such as flex or priority, or None, not {tier!r}.")
+    if tier == "batch":
+        raise ConfigurationError("No single request is served as a batch; batch prices belong in a PriceBook.")
+    return tier
 
 
 def _is_openai(endpoint: Endpoint) -> bool:

@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpcore2
@@ -36,7 +37,7 @@ from ..errors import (
 )
 from ..events import ModelResponse, TokenUsage, WireAttempt, WireOutcome
 from ..keys import redact
-from ..prices import Price, token_cost
+from ..prices import PriceBook, Quote, served
 from .flight import Flight, flight
 from .parsing import (
     MAX_BODY_BYTES,
@@ -104,7 +105,9 @@ class Exchange:
     base_url: str
     model: str
     """As the endpoint knows it."""
-    price: Price | None
+    prices: PriceBook
+    service_tier: str | None
+    """As asked for in the body."""
     body: bytes
     text_only: bool
     """Whether the request's tokens are bounded by its bytes: no images, no audio."""
@@ -114,9 +117,25 @@ class Exchange:
     on_attempt: Callable[[WireAttempt], None]
     on_text: Callable[[str], None] | None
 
+    def worst_case(self) -> Cost:
+        """The most that sending this body once can cost: unpriced when the model has no price or the body no bound.
+
+        The dearer of the prices now and at the end of the time it may take: a price can change meanwhile.
+        """
+        now = datetime.now(UTC)
+        given = input_bound(len(self.body)) if self.text_only else None
+        high = None
+        for at in (now, now + timedelta(seconds=self.timeout)):
+            quote = self._quote(None, at)
+            most = None if quote is None else quote.worst(given, self.output_limit, seconds=self.timeout).high
+            if most is None:
+                return Cost.unpriced()
+            high = most if high is None else max(high, most)
+        return Cost.unpriced() if high is None else Cost.bounded(0, high)
+
     async def once(self) -> Try:
         """Send the body once. ``on_attempt`` is called exactly once, whatever happens."""
-        started = time.monotonic()
+        started, at = time.monotonic(), datetime.now(UTC)
         seen = Flight(MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES)
         handed: list[bool] = []
         token = flight.set(seen)
@@ -125,7 +144,7 @@ class Exchange:
         except BaseException:
             # Cancelled, or the caller's on_text raised: the request is given up, and what it cost stays on the bill.
             end = _End("cancelled", reason="The caller gave the request up.")
-            self.on_attempt(self._attempt(end, seen, started, self._usage(end, seen), None))
+            self.on_attempt(self._attempt(end, seen, started, at, self._usage(end, seen), None))
             raise
         finally:
             flight.reset(token)
@@ -134,7 +153,7 @@ class Exchange:
         usage = self._usage(end, seen)
         done = end.completion
         answered = None if done is None or done.model is None else _clean(done.model)
-        attempt = self._attempt(end, seen, started, usage, answered)
+        attempt = self._attempt(end, seen, started, at, usage, answered)
         self.on_attempt(attempt)
         if done is not None:
             return Try(attempt, ModelResponse(done.text, done.tool_calls, done.finish_reason, answered, usage))
@@ -338,32 +357,59 @@ class Exchange:
 
     def _usage(self, end: _End, seen: Flight) -> TokenUsage:
         if end.completion is not None:
-            limit = input_bound(len(self.body)) if self.text_only else None
-            stated = read_usage(end.completion.usage, input_limit=limit, output_limit=self.output_limit)
+            done = end.completion
+            stated = read_usage(
+                done.usage,
+                input_limit=input_bound(len(self.body)) if self.text_only else None,
+                output_limit=self.output_limit,
+                answered=bool(done.text or done.tool_calls),
+            )
             return stated or self._worst()
         if not seen.sent or (seen.status is not None and seen.status >= 300):
             return TokenUsage()
         return self._worst()
 
-    def _attempt(self, end: _End, seen: Flight, started: float, usage: TokenUsage, answered: str | None) -> WireAttempt:
-        if not seen.sent or (seen.status is not None and seen.status >= 300):
+    def _quote(self, stated: str | None, at: datetime) -> Quote | None:
+        return self.prices.price_of(
+            self.model,
+            endpoint=self.base_url,
+            tier=served(self.service_tier, stated),
+            at=at,
+            text_only=self.text_only,
+        )
+
+    def _cost(self, end: _End, seen: Flight, usage: TokenUsage, quote: Quote | None, seconds: float) -> Cost:
+        by_second = quote is not None and quote.by_second
+        if not seen.sent or (seen.status is not None and seen.status >= 300 and not by_second):
             # Nothing left, or the endpoint refused: no provider we know of bills an error status.
-            cost = Cost.exact(0)
-        elif usage.input is None:
-            cost = Cost.unpriced()
-        else:
-            cost = token_cost(usage, self.model, self.price, endpoint=self.base_url)
+            return Cost.exact(0)
+        if quote is None:
+            return Cost.unpriced()
+        if end.completion is not None:
+            return quote.cost(usage, seconds=seconds)
+        # Nobody knows how far the other side got, or whether it still computes.
+        most = quote.worst(usage.input or 0, usage.output or 0, seconds=max(seconds, self.timeout))
+        return most if usage.input is not None or by_second else Cost.unpriced()
+
+    def _attempt(
+        self, end: _End, seen: Flight, started: float, at: datetime, usage: TokenUsage, answered: str | None
+    ) -> WireAttempt:
+        seconds = time.monotonic() - started
+        stated = end.completion.service_tier if end.completion is not None else None
+        quote = self._quote(stated, at)
         attempt = WireAttempt(
             id=os.urandom(16).hex(),
             model=self.model,
             endpoint=self.origin,
             outcome=end.outcome,
-            seconds=time.monotonic() - started,
-            cost=cost,
+            seconds=seconds,
+            cost=self._cost(end, seen, usage, quote, seconds),
             usage=usage,
             status=seen.status,
             answered_model=answered,
             reason=end.reason,
+            service_tier=self.service_tier if stated is None else _clean(stated, 40),
+            price=None if quote is None else quote.to_json(),
         )
         logger.info(
             "%s at %s: %s (HTTP %s, %.3f s)", self.model, attempt.endpoint, end.outcome, seen.status, attempt.seconds

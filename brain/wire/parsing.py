@@ -75,6 +75,8 @@ class Completion:
     finish_reason: str | None = None
     model: str | None = None
     usage: Any = None
+    service_tier: str | None = None
+    """Which service tier served it, in the endpoint's words."""
 
 
 def input_bound(body_bytes: int) -> int:
@@ -122,6 +124,7 @@ def read_completion(raw: bytes) -> Completion:
     if calls and len(calls) > MAX_TOOL_CALLS:
         raise WireError(f"it has more than {MAX_TOOL_CALLS} tool calls")
     completion = Completion(model=_text(data.get("model"), "model", optional=True), usage=data.get("usage"))
+    completion.service_tier = _text(data.get("service_tier"), "service_tier", optional=True)
     completion.tool_calls = tuple(_tool_call(call, index) for index, call in enumerate(calls or ()))
     completion.finish_reason = _text(choice.get("finish_reason"), "finish_reason", optional=True)
     refusal = _text(message.get("refusal"), "refusal", optional=True)
@@ -234,6 +237,8 @@ class StreamReader:
         if data.get("usage") is not None:
             self._completion.usage = data["usage"]
         self._completion.model = _text(data.get("model"), "model", optional=True) or self._completion.model
+        tier = _text(data.get("service_tier"), "service_tier", optional=True)
+        self._completion.service_tier = tier or self._completion.service_tier
         choices = data.get("choices")
         if choices is None or choices == []:
             return None
@@ -292,11 +297,13 @@ class StreamReader:
         pieces.append(piece)
 
 
-def read_usage(usage: Any, *, input_limit: int | None, output_limit: int) -> TokenUsage | None:
-    """``usage`` if it can be true, else ``None``.
+def read_usage(usage: Any, *, input_limit: int | None, output_limit: int, answered: bool = False) -> TokenUsage | None:
+    """``usage`` if it can be true, else ``None``. A count that is stated as zero is zero, one left out is ``None``.
 
     It cannot when a count is missing, no integer, negative or beyond 10**9; when input is zero or, for a request of
-    text alone, more than ``input_limit``; when output is far beyond ``output_limit``; when a part exceeds its whole.
+    text alone (``input_limit`` is not ``None``), more than that or partly sound; when output is far beyond
+    ``output_limit``, or zero although something was ``answered``; when a part exceeds its whole. The caches are parts
+    of the input, reasoning is a part of the output.
     """
     if not isinstance(usage, dict):
         return None
@@ -304,18 +311,22 @@ def read_usage(usage: Any, *, input_limit: int | None, output_limit: int) -> Tok
     cached = _detail(usage, "prompt_tokens_details", "cached_tokens")
     written = _detail(usage, "prompt_tokens_details", "cache_write_tokens")
     reasoning = _detail(usage, "completion_tokens_details", "reasoning_tokens")
+    heard = _detail(usage, "prompt_tokens_details", "audio_tokens")
+    spoken = _detail(usage, "completion_tokens_details", "audio_tokens")
     if not _is_count(given) or not _is_count(made):
         return None
-    if any(part is not None and not _is_count(part) for part in (cached, written, reasoning)):
+    if any(part is not None and not _is_count(part) for part in (cached, written, reasoning, heard, spoken)):
         return None
     # Some endpoints count reasoning beside the output, not in it; their total then says so.
     if reasoning and usage.get("total_tokens") == given + made + reasoning:
         made += reasoning
-    if given == 0 or (input_limit is not None and given > input_limit) or made > 2 * output_limit + 64:
+    if given == 0 or (answered and made == 0) or made > 2 * output_limit + 64:
         return None
-    if (cached or 0) + (written or 0) > given or (reasoning or 0) > made:
+    if input_limit is not None and (given > input_limit or heard):
         return None
-    return TokenUsage(given, made, cached, written, reasoning, "provider")
+    if (cached or 0) + (written or 0) > given or (heard or 0) > given or (reasoning or 0) + (spoken or 0) > made:
+        return None
+    return TokenUsage(given, made, cached, written, reasoning, "provider", heard, spoken)
 
 
 def _detail(usage: dict[str, Any], group: str, name: str) -> Any:

@@ -1,0 +1,49 @@
+"""Arithmetic of money: exact, whatever decimal context the application has set.
+
+This module knows nothing of tokens, models or lists.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal, Inexact, InvalidOperation, localcontext
+
+__all__ = ["amount", "exactly", "seconds_of"]
+
+MOST_DIGITS = 40
+"""Most digits behind the point of an amount."""
+MOST = Decimal(10) ** 12
+"""No amount of US dollars that is written here is as large as this."""
+
+# Wide enough for any product and sum of amounts within the bounds above; one that does not fit raises, none is rounded.
+_EXACT = Context(prec=400, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
+# A context of its own makes no difference to what a string of digits is read as, but to what happens when it is none.
+_READING = Context(prec=400, traps=[InvalidOperation])
+
+
+def exactly() -> AbstractContextManager[Context]:
+    """A context in which sums, products and divisions by powers of ten are exact. It holds for this thread and task."""
+    return localcontext(_EXACT)
+
+
+def amount(what: str, value: Decimal | int | str) -> Decimal:
+    """``value`` as US dollars. Raises ``TypeError`` for a float, ``ValueError`` for what is no amount."""
+    if isinstance(value, bool) or not isinstance(value, (Decimal, int, str)):
+        raise TypeError(f"{what} is money: a Decimal, an int or a string of digits, never a {type(value).__name__}")
+    if isinstance(value, str) and "_" in value:
+        raise ValueError(f"{what} is a number such as 2.50, not {value!r}")
+    try:
+        read = Decimal(value, _READING)
+    except InvalidOperation:
+        raise ValueError(f"{what} is a number such as 2.50, not {value!r}") from None
+    if not read.is_finite() or (read.is_signed() and read != 0):
+        raise ValueError(f"{what} must be a finite amount of zero or more, not {read}")
+    exponent = read.as_tuple().exponent
+    if read >= MOST or not isinstance(exponent, int) or exponent < -MOST_DIGITS:
+        raise ValueError(f"{what} is less than {MOST:,} and has at most {MOST_DIGITS} decimals, unlike {read}")
+    return Decimal(0) if read == 0 else read
+
+
+def seconds_of(seconds: float) -> Decimal:
+    """``seconds`` to ten decimals, which is finer than any clock; the shortest repr keeps sums free of binary dust."""
+    return Decimal(repr(round(float(seconds), 10)))
