@@ -379,8 +379,8 @@ class Exchange:
         )
 
     def _cost(self, end: _End, seen: Flight, usage: TokenUsage, quote: Quote | None, seconds: float) -> Cost:
-        by_second = quote is not None and quote.by_second
-        if not seen.sent or (seen.status is not None and seen.status >= 300 and not by_second):
+        refused = seen.status is not None and seen.status >= 300
+        if not seen.sent or (refused and not (quote is not None and quote.by_second)):
             # Nothing left, or the endpoint refused: no provider we know of bills an error status.
             return Cost.exact(0)
         if quote is None:
@@ -388,8 +388,8 @@ class Exchange:
         if end.completion is not None:
             return quote.cost(usage, seconds=seconds)
         # Nobody knows how far the other side got, or whether it still computes.
-        most = quote.worst(usage.input or 0, usage.output or 0, seconds=max(seconds, self.timeout))
-        return most if usage.input is not None or by_second else Cost.unpriced()
+        tokens = (0, 0) if refused else (usage.input, usage.output)
+        return quote.worst(*tokens, seconds=max(seconds, self.timeout))
 
     def _attempt(
         self, end: _End, seen: Flight, started: float, at: datetime, usage: TokenUsage, answered: str | None
