@@ -23,7 +23,7 @@ from ..errors import LedgerError
 from . import liveness
 from .complaints import complaint, is_complaint
 from .failpoints import failpoint
-from .opening import Schema, check_version, open_file, open_memory
+from .opening import LOOKS, Schema, check_version, open_file, open_memory
 from .workers import Task, Worker, no_more_threads
 
 __all__ = ["Schema", "SqliteFile"]
@@ -32,33 +32,46 @@ T = TypeVar("T")
 
 
 class _Lane:
-    """A connection, and the lock that whoever uses it holds."""
+    """A connection, the lock that whoever uses it holds, and the thread that runs a work on it."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.connection: sqlite3.Connection | None = None
-        self.identity: tuple[int, int] | None = None
+        self.schema_version: int | None = None
+        self.thread: int | None = None
+        self.spoilt = False
+        self._held = False
 
     def let_go(self) -> None:
-        """With the lock held."""
-        connection, self.connection, self.identity = self.connection, None, None
+        """With the lock held: closed, and what was not committed is undone."""
+        connection, self.connection, self.schema_version = self.connection, None, None
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
 
-    def hold(self) -> None:
+    def hold(self, *, in_memory: bool) -> None:
         """Before a fork. SQLite's locks belong to the process: a child that inherited one would believe to hold it."""
-        self.lock.acquire()
-        if self.identity is not None and self.connection is not None and not self.connection.in_transaction:
+        self._held = self.lock.acquire(timeout=FORK_PATIENCE)
+        if self._held and self.thread is None and not in_memory:
             self.let_go()
 
-    def renew(self) -> None:
-        """In a forked child."""
-        if self.connection is not None:
-            _inherited.append(self.connection)  # closing it would be its parent's business
-        self.lock = threading.RLock()
-        self.connection = self.identity = None
+    def release(self) -> None:
+        """After a fork, in the parent."""
+        if self._held:
+            self.lock.release()
 
+    def renew(self, *, in_memory: bool) -> None:
+        """After a fork, in the child."""
+        if self.connection is not None:
+            # Closing the parent's connection to a file is the parent's business; so is whatever it holds.
+            self.spoilt = not in_memory
+            _inherited.append(self.connection)
+        self.lock = threading.RLock()
+        self.connection = self.schema_version = self.thread = None
+
+
+FORK_PATIENCE = 30.0
+"""Seconds that a fork waits for a work in progress. A child of one that had to go on without cannot use the file."""
 
 _inherited: Final[list[sqlite3.Connection]] = []
 
@@ -74,18 +87,18 @@ class SqliteFile:
 
     def __init__(self, path: str | os.PathLike[str] | None, schema: Schema, *, durable: bool = False) -> None:
         self.path: Final = None if path is None else _absolute(path)
-        self._given = path
         self._schema = schema
         self._durable = durable
         self._real: str | None = None
+        self._token: str | None = None
+        self._identity: tuple[int, int] | None = None
+        self._checked = False
         self._writing = _Lane()
         self._reading = _Lane()
         self._writer = Worker("brain ledger writer", self._write_all)
         self._reader = Worker("brain ledger reader", self._read_all)
-        self._inside: int | None = None  # the thread that runs a work
         weakref.finalize(self, _let_go, self._writing, self._reading).atexit = False
-        with _roll:
-            _living.add(self)
+        _living.add(self)
 
     def __repr__(self) -> str:
         return f"SqliteFile({self.path!r})"
@@ -98,7 +111,11 @@ class SqliteFile:
     @property
     def owner(self) -> str:
         """A token for this process and this file; another in a forked child."""
-        return liveness.token(self._home())
+        if self.path is not None:
+            return liveness.token(self._home())
+        if self._token is None:
+            self._token = liveness.new_token()
+        return self._token
 
     def claim(self) -> str:
         """Make sure that other processes see that this one lives, until it ends; gives back :attr:`owner`.
@@ -116,43 +133,43 @@ class SqliteFile:
 
         Raises :class:`LedgerError` when it cannot be known.
         """
-        if self.path is None:
-            return owner == self.owner
-        return liveness.is_alive(self._home(), owner)
+        return owner == self.owner if self.path is None else liveness.is_alive(self._home(), owner)
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """Run ``work`` within a write transaction; the future is done once it is committed, and cannot be cancelled.
 
-        A work that raises is undone, alone, and its future raises the same. Raises ``RuntimeError`` within a work.
+        A work that raises is undone, alone, and its future raises the same. Should the file fail, the futures of all
+        that was written in one transaction raise :class:`LedgerError`, and nothing of it is kept. Raises
+        ``RuntimeError`` within a work.
         """
+        self._refuse_inside()
         task = Task(work)
-        if self.path is None:
-            try:
-                task.value = self._at_once(work, "COMMIT")
-            except Exception as error:
-                task.error = error
-            task.tell()
-        else:
-            self._refuse_inside()
+        if self.path is not None:
             self._writer.hand(task)
+            return task.promise
+        try:
+            task.value = self._at_once(work, writes=True)
+        except Exception as error:
+            task.error = error
+        task.tell()
         return task.promise
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """:meth:`submit`, and wait. A cancellation ends the waiting, not the writing."""
         if self.path is None:
-            return self._at_once(work, "COMMIT")
+            return self._at_once(work, writes=True)
         return await asyncio.wrap_future(self.submit(work))
 
     def write_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """:meth:`submit`, and wait."""
         if self.path is None:
-            return self._at_once(work, "COMMIT")
+            return self._at_once(work, writes=True)
         return self.submit(work).result()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run ``work`` on a snapshot that shows everything committed before; it cannot write."""
+        """Run ``work`` on a snapshot that shows everything committed before; what it writes is not kept, or refused."""
         if self.path is None:
-            return self._at_once(work, "ROLLBACK")
+            return self._at_once(work, writes=False)
         self._refuse_inside()
         task = Task(work)
         self._reader.hand(task)
@@ -160,67 +177,92 @@ class SqliteFile:
 
     def read_sync(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """:meth:`read`, on this thread."""
-        if self.path is None:
-            return self._at_once(work, "ROLLBACK")
-        return self._read(work)
+        return self._at_once(work, writes=False) if self.path is None else self._read(work)
 
     def close(self) -> None:
         """Wait until everything submitted is written, and let go of the file; a later use opens it again.
 
-        A database in memory is gone then.
+        A database in memory is gone then. Raises ``RuntimeError`` within a work.
         """
+        self._refuse_inside()
         self._writer.finish()
         self._reader.finish()
         for lane in (self._writing, self._reading):
             with lane.lock:
                 lane.let_go()
+        self._identity, self._checked = None, False
 
     def _home(self) -> str:
         """What the path really is, once for all: a link that is turned later leads nowhere else."""
         if self._real is None:
-            self._real = f":memory:{id(self)}" if self.path is None else os.path.realpath(self.path)
+            self._real = os.path.realpath(self.path or "")
         return self._real
 
     def _refuse_inside(self) -> None:
-        if self._inside is not None and self._inside == threading.get_ident():
+        if threading.get_ident() in (self._writing.thread, self._reading.thread):
             raise RuntimeError("a work must not use the ledger's file itself: it is within a transaction")
 
     def _ready(self, lane: _Lane) -> sqlite3.Connection:
         """The lane's connection, with its lock held."""
         real = self._home()
-        if lane.connection is not None:
-            if lane.identity == _identity(real):
-                return lane.connection
+        if lane.spoilt:
+            raise LedgerError(f"{real} was being written when this process was forked: fork earlier, or spawn")
+        if self._identity is not None and self._identity != _identity(real):
             # What was written from now on would be lost with the file that nobody else can find.
             lane.let_go()
             raise LedgerError(f"the ledger's file {real} was removed or replaced while it was used: see who did")
-        read_only = lane is self._reading
-        lane.connection = open_file(real, self._schema, durable=self._durable, read_only=read_only)
-        lane.identity = _identity(real)
+        if lane.connection is None:
+            lane.connection = open_file(
+                real,
+                self._schema,
+                durable=self._durable,
+                read_only=lane is self._reading,
+                check=not self._checked,
+            )
+            self._identity, self._checked = _identity(real), True
         return lane.connection
 
-    def _at_once(self, work: Callable[[sqlite3.Connection], T], end: str) -> T:
+    def _begin(self, lane: _Lane, begin: str) -> sqlite3.Connection:
+        """A connection in a transaction of its own, to a file that is still what it was when it was opened."""
+        for _ in range(LOOKS):
+            connection = self._ready(lane)
+            connection.execute(begin)
+            ((version,),) = connection.execute("PRAGMA schema_version")
+            if lane.schema_version is None:
+                lane.schema_version = version
+            if lane.schema_version == version:
+                check_version(connection, self._home(), self._schema)
+                return connection
+            lane.let_go()  # somebody changed the tables; opening it again compares them
+        raise LedgerError(f"the tables of the ledger's file {self._home()} are changed again and again: see who does")
+
+    def _at_once(self, work: Callable[[sqlite3.Connection], T], *, writes: bool) -> T:
+        """In memory, on this thread."""
+        self._refuse_inside()
         lane = self._writing
         with lane.lock:
             connection = lane.connection
             if connection is None:
                 connection = lane.connection = open_memory(self._schema)
-            if connection.in_transaction:
-                raise RuntimeError("a work must not use the ledger's file itself: it is within a transaction")
-            connection.execute("BEGIN")
             try:
-                value = work(connection)
-                if end == "COMMIT":
-                    failpoint("storage.before_commit")
-                connection.execute(end)
-            except BaseException as error:
+                lane.thread = threading.get_ident()
+                connection.execute("BEGIN")
+                try:
+                    value = work(connection)
+                except sqlite3.Error as error:
+                    if is_complaint(error):
+                        raise complaint(None, error) from error
+                    raise
+                if writes:
+                    _commit(connection, None)
+                else:
+                    connection.execute("ROLLBACK")
+            except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if is_complaint(error) and not isinstance(error, OSError):
-                    raise complaint(None, error) from error
                 raise
-        if end == "COMMIT":
-            failpoint("storage.after_commit")
+            finally:
+                lane.thread = None
         return value
 
     def _write_all(self, tasks: list[Task[Any]]) -> None:
@@ -235,43 +277,43 @@ class SqliteFile:
     def _transact(self, tasks: list[Task[Any]]) -> int:
         """Write them in one transaction; how many of them have ended. None of them raises here."""
         lane = self._writing
-        ended = 0
+        begun = 0
         try:
-            connection = self._ready(lane)
-            connection.execute("BEGIN IMMEDIATE")
-            check_version(connection, self._home(), self._schema)
+            connection = self._begin(lane, "BEGIN IMMEDIATE")
+            lane.thread = threading.get_ident()
             for task in tasks:
-                ended += 1
-                if not self._within(connection, task, alone=len(tasks) == 1):
-                    break
-            if connection.in_transaction:
-                failpoint("storage.before_commit")
-                connection.execute("COMMIT")
-                failpoint("storage.after_commit")
-                return ended
-            raise LedgerError(f"a transaction in {self._home()} was lost: see the error of what was written with it")
+                begun += 1
+                self._within(connection, task)
+                if not connection.in_transaction:
+                    # A full disk undoes all of it at once, and a work that commits deserves no better.
+                    raise LedgerError(f"a transaction in {self._home()} was lost: {task.error or 'a work ended it'}")
+            _commit(connection, self._home())
         except BaseException as error:
+            lane.thread = None
             lane.let_go()  # which rolls back
-            for task in tasks[: ended or len(tasks)]:
-                if task.error is None:
-                    task.error = self._as_told(error)
-            return ended or len(tasks)
+            begun = begun or len(tasks)
+            for task in tasks[:begun]:
+                if task.error is None:  # one of its own each, since several threads may raise them at once
+                    task.error = complaint(self._home(), error)
+                    task.error.__cause__ = error
+        lane.thread = None
+        return begun
 
-    def _within(self, connection: sqlite3.Connection, task: Task[Any], *, alone: bool) -> bool:
-        """Run one work; whether the transaction still stands."""
+    def _within(self, connection: sqlite3.Connection, task: Task[Any]) -> None:
+        """Run one work, so that it can be undone alone."""
         connection.execute("SAVEPOINT work")
-        self._inside = threading.get_ident()
         try:
             task.value = task.work(connection)
         except BaseException as error:
-            task.error = self._as_told(error)
-            if not connection.in_transaction:  # a full disk undoes everything at once
-                return False
+            task.error = error
+            if isinstance(error, sqlite3.Error) and is_complaint(error):
+                task.error = complaint(self._home(), error)
+                task.error.__cause__ = error
+            if not connection.in_transaction:
+                return
             connection.execute("ROLLBACK TO work")
-        finally:
-            self._inside = None
-        connection.execute("RELEASE work")
-        return True
+        if connection.in_transaction:
+            connection.execute("RELEASE work")
 
     def _read_all(self, tasks: list[Task[Any]]) -> None:
         for task in tasks:
@@ -282,14 +324,12 @@ class SqliteFile:
             task.tell()
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._refuse_inside()
         lane = self._reading
         with lane.lock:
-            if lane.connection is not None and lane.connection.in_transaction:
-                raise RuntimeError("a work must not use the ledger's file itself: it is within a transaction")
             try:
-                connection = self._ready(lane)
-                connection.execute("BEGIN")
-                check_version(connection, self._home(), self._schema)
+                connection = self._begin(lane, "BEGIN")
+                lane.thread = threading.get_ident()
                 value = work(connection)
                 connection.execute("ROLLBACK")
                 return value
@@ -298,18 +338,12 @@ class SqliteFile:
                 if isinstance(error, sqlite3.Error) and is_complaint(error):
                     raise complaint(self._home(), error) from error
                 raise
-
-    def _as_told(self, error: BaseException) -> BaseException:
-        """What a caller gets: an error of its own, since several may raise it at once."""
-        if isinstance(error, LedgerError) or (isinstance(error, sqlite3.Error) and is_complaint(error)):
-            told = complaint(self._home(), error)
-            told.__cause__ = error
-            return told
-        return error
+            finally:
+                lane.thread = None
 
     def _hold(self) -> None:
         for lane in (self._writing, self._reading):
-            lane.hold()
+            lane.hold(in_memory=self.path is None)
         for worker in (self._writer, self._reader):
             worker.hold()
 
@@ -317,14 +351,24 @@ class SqliteFile:
         for worker in (self._writer, self._reader):
             worker.release()
         for lane in (self._writing, self._reading):
-            lane.lock.release()
+            lane.release()
 
     def _renew(self) -> None:
-        self._inside = None
+        self._token = self._identity = None
+        self._checked = False
         for worker in (self._writer, self._reader):
             worker.abandon()
         for lane in (self._writing, self._reading):
-            lane.renew()
+            lane.renew(in_memory=self.path is None)
+
+
+def _commit(connection: sqlite3.Connection, path: str | None) -> None:
+    try:
+        failpoint("storage.before_commit")
+        connection.execute("COMMIT")
+    except Exception as error:
+        raise complaint(path, error) from error
+    failpoint("storage.after_commit")
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -352,13 +396,19 @@ def _let_go(*lanes: _Lane) -> None:
 
 
 _living: weakref.WeakSet[SqliteFile] = weakref.WeakSet()
-_roll = threading.RLock()
 _held: list[SqliteFile] = []
 
 
+def _files() -> list[SqliteFile]:
+    while True:
+        try:
+            return sorted(_living, key=id)
+        except RuntimeError:  # another thread made one meanwhile; a lock here would be one more that a fork waits for
+            continue
+
+
 def _hold() -> None:
-    _roll.acquire()
-    for file in sorted(_living, key=id):
+    for file in _files():
         file._hold()
         _held.append(file)
 
@@ -366,22 +416,18 @@ def _hold() -> None:
 def _release() -> None:
     while _held:
         _held.pop()._release()
-    _roll.release()
 
 
 def _renew() -> None:
-    global _roll
-    _roll = threading.RLock()
     while _held:
         _held.pop()._renew()
 
 
 def _at_exit() -> None:
     no_more_threads()
-    with _roll:
-        files = list(_living)
-    for file in files:
-        file.close() if file.path is not None else None
+    for file in _files():
+        if file.path is not None:
+            file.close()
 
 
 if hasattr(os, "register_at_fork"):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..errors import LedgerError
 
-__all__ = ["claim", "is_alive", "token"]
+__all__ = ["claim", "is_alive", "new_token", "token"]
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 
@@ -37,6 +37,11 @@ class _Held:
 _held: dict[str, _Held] = {}
 """By the database's real path: this process's token, and once it is claimed the open file that holds the lock."""
 _lock = threading.Lock()
+
+
+def new_token() -> str:
+    """A token like no other."""
+    return secrets.token_hex(16)
 
 
 def token(path: str) -> str:
@@ -86,7 +91,7 @@ def is_alive(path: str, owner: str) -> bool:
 
 def _mine(path: str) -> _Held:
     if path not in _held:
-        _held[path] = _Held(secrets.token_hex(16))
+        _held[path] = _Held(new_token())
     return _held[path]
 
 

@@ -15,14 +15,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeAlias
 from urllib.parse import quote
 
 from ..errors import JournalCorrupt, LedgerError
-from .complaints import DAMAGED, PATIENCE, complaint
+from .complaints import DAMAGED, PATIENCE, complaint, is_complaint
 from .failpoints import failpoint
 from .filesystems import network_file_system
 
-__all__ = ["Schema", "check_version", "open_file", "open_memory"]
+__all__ = ["LOOKS", "Schema", "check_version", "open_file", "open_memory"]
 
 WAL_LIMIT = 16 * 2**20
 """Bytes that the write-ahead log keeps on the disk after it was larger."""
@@ -31,6 +33,7 @@ CHECKED_SIZE = 16 * 2**20
 """Bytes up to which a file that was not closed cleanly is read as a whole at opening."""
 
 LOOKS = 20
+"""How often a file that changes while it is looked at is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,17 @@ class Schema:
     migrations: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     functions: Callable[[sqlite3.Connection], None] | None = None
 
+    @cached_property
+    def objects(self) -> Objects:
+        """The tables and whatever else ``statements`` make."""
+        connection = open_memory(self)
+        try:
+            return _objects(connection)
+        finally:
+            connection.close()
 
-Objects = frozenset[tuple[str, str, str, str | None]]
+
+Objects: TypeAlias = frozenset[tuple[str, str, str, str | None]]
 
 _touching = threading.Lock()
 """Held while a file is made: closing any descriptor of a file drops all of this process's POSIX locks on it."""
@@ -64,10 +76,11 @@ def open_memory(schema: Schema) -> sqlite3.Connection:
     return connection
 
 
-def open_file(path: str, schema: Schema, *, durable: bool, read_only: bool) -> sqlite3.Connection:
+def open_file(path: str, schema: Schema, *, durable: bool, read_only: bool, check: bool) -> sqlite3.Connection:
     """A connection to the file at the real ``path``, which is made when it is not there; its folder is not.
 
-    Raises :class:`LedgerError`, and then the file is as it was; :class:`JournalCorrupt` when it is damaged.
+    ``check``: read all of a file that was not closed cleanly, when it is not large. Raises :class:`LedgerError`, and
+    then the file is as it was; :class:`JournalCorrupt` when it is damaged.
     """
     made = _look(path, schema)
     try:
@@ -83,13 +96,15 @@ def open_file(path: str, schema: Schema, *, durable: bool, read_only: bool) -> s
     except sqlite3.Error as error:
         raise complaint(path, error) from error
     try:
-        _prepare(connection, path, schema, durable)
+        _prepare(connection, path, schema, durable=durable, check=check)
         if read_only:
             connection.execute("PRAGMA query_only = ON")
     except BaseException as error:
         connection.close()
         if made:
             _unmake(path)
+        if isinstance(error, sqlite3.Error) and not is_complaint(error) and not made:
+            raise _damaged(path, error) from error  # a header that SQLite does not understand
         if isinstance(error, (sqlite3.Error, OSError)):
             raise complaint(path, error) from error
         raise
@@ -106,6 +121,8 @@ def check_version(connection: sqlite3.Connection, path: str, schema: Schema) -> 
 def _look(path: str, schema: Schema) -> bool:
     """That the file is ours or new, without touching it. Whether it was made, empty, because there was none."""
     folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        raise LedgerError(f"the folder {folder} of the ledger's file does not exist: make it, or name another file")
     kind = network_file_system(path)
     if kind is not None:
         raise LedgerError(
@@ -118,15 +135,11 @@ def _look(path: str, schema: Schema) -> bool:
         info = None
     except OSError as error:
         raise complaint(path, error) from error
-    if not os.path.isdir(folder):
-        raise LedgerError(f"the folder {folder} of the ledger's file does not exist: make it, or name another file")
     if info is not None and not stat.S_ISREG(info.st_mode):
         what = "a folder" if stat.S_ISDIR(info.st_mode) else "no regular file"
         raise LedgerError(f"{path} is {what}: name a file for the ledger")
     if not _may(folder, os.R_OK | os.W_OK | os.X_OK):
-        raise LedgerError(
-            f"the folder {folder} of the ledger's file may not be written: make it writable, or name another"
-        )
+        raise LedgerError(f"the ledger's folder {folder} may not be written: make it writable, or name another file")
     if info is not None and not _may(path, os.R_OK | os.W_OK):
         raise LedgerError(f"the ledger's file {path} may not be read and written: make it writable, or name another")
     with _touching:
@@ -134,6 +147,8 @@ def _look(path: str, schema: Schema) -> bool:
             return _make(path)
     if info.st_size:
         _inspect(path, schema)
+    elif _size(f"{path}-wal"):
+        raise _damaged(path, "it is empty, but its write-ahead log is not")
     return False
 
 
@@ -161,34 +176,41 @@ def _unmake(path: str) -> None:
 def _inspect(path: str, schema: Schema) -> None:
     # Through SQLite, since closing a descriptor of our own would drop the locks of this process's connections.
     # "immutable" takes no lock and makes no file, but another process that writes may show us half of it: look again.
-    for look in range(LOOKS):
+    looks = LOOKS if os.path.exists(f"{path}-wal") else 1
+    while True:
+        looks -= 1
         try:
             connection = sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True, isolation_level=None)
             try:
-                ((application,),) = connection.execute("PRAGMA application_id")
-                ((version,),) = connection.execute("PRAGMA user_version")
-                if application != schema.application_id:
-                    ((objects,),) = connection.execute("SELECT count(*) FROM sqlite_master")
-                    _check_ours(path, schema, application, version, objects)
+                state = _state(connection)
             finally:
                 connection.close()
-        except sqlite3.Error as error:
-            if look + 1 == LOOKS or not os.path.exists(f"{path}-wal"):
-                raise complaint(path, error) from error
-            time.sleep(0.005)
-        else:
             break
-    if application == schema.application_id and version > schema.version:
-        raise _later(path, version, schema)
+        except sqlite3.Error as error:
+            if not looks:
+                raise (complaint(path, error) if is_complaint(error) else _damaged(path, error)) from error
+            time.sleep(0.005)
+    _check_ours(path, schema, *state)
+    if not any(state) and _size(f"{path}-wal"):  # ours bears its mark before it has a log
+        raise _foreign(path)
 
 
 def _check_ours(path: str, schema: Schema, application: int, version: int, objects: int) -> None:
-    if application != schema.application_id and (application or version or objects):
-        raise LedgerError(f"{path} is a database of something else than a ledger: name another file")
-    if application == schema.application_id and version < 1:
-        raise JournalCorrupt(f"the ledger's file {path} has no version: {DAMAGED}")
-    if version > schema.version:
+    if application != schema.application_id:
+        if application or version or objects:
+            raise _foreign(path)
+    elif version < 1:
+        raise _damaged(path, "it has no version")
+    elif version > schema.version:
         raise _later(path, version, schema)
+
+
+def _foreign(path: str) -> LedgerError:
+    return LedgerError(f"{path} is a database of something else than a ledger: name another file")
+
+
+def _damaged(path: str, why: object) -> JournalCorrupt:
+    return JournalCorrupt(f"the ledger's file {path} cannot be used ({why}): {DAMAGED}")
 
 
 def _later(path: str, version: int, schema: Schema) -> LedgerError:
@@ -212,27 +234,27 @@ def _guard(connection: sqlite3.Connection, schema: Schema) -> None:
         schema.functions(connection)
 
 
-def _prepare(connection: sqlite3.Connection, path: str, schema: Schema, durable: bool) -> None:
-    unclean = _size(f"{path}-wal") > 0
+def _prepare(connection: sqlite3.Connection, path: str, schema: Schema, *, durable: bool, check: bool) -> None:
+    check = check and _size(f"{path}-wal") > 0 and _size(path) <= CHECKED_SIZE
     _guard(connection, schema)
-    application, version, objects = _state(connection)
-    _check_ours(path, schema, application, version, objects)
+    state = _state(connection)
+    _check_ours(path, schema, *state)
     connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
     if durable:  # macOS; nothing elsewhere
         connection.execute("PRAGMA fullfsync = ON")
         connection.execute("PRAGMA checkpoint_fullfsync = ON")
     connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-    if not application:
+    if not any(state):
         _create(connection, path, schema)
-    _use_wal(connection)
+    _use_wal(connection, path)
     if _state(connection)[1] < schema.version:
         _migrate(connection, path, schema)
-    if _objects(connection) != _expected(schema):
-        raise JournalCorrupt(f"the tables of the ledger's file {path} are not those that it was made with: {DAMAGED}")
-    if unclean and _size(path) <= CHECKED_SIZE:
+    if _objects(connection) != schema.objects:
+        raise _damaged(path, "its tables are not those that it was made with")
+    if check:
         ((found,),) = connection.execute("PRAGMA quick_check(1)")
         if found != "ok":
-            raise JournalCorrupt(f"the ledger's file {path} cannot be used ({found}): {DAMAGED}")
+            raise _damaged(path, found)
 
 
 def _size(path: str) -> int:
@@ -274,10 +296,10 @@ def _create(connection: sqlite3.Connection, path: str, schema: Schema) -> None:
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {int(schema.application_id)}")
         connection.execute(f"PRAGMA user_version = {int(schema.version)}")
-        failpoint("storage.before_creation")
+        failpoint("storage.before_creation_commit")
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
+def _use_wal(connection: sqlite3.Connection, path: str) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -288,34 +310,36 @@ def _use_wal(connection: sqlite3.Connection) -> None:
                 raise
             time.sleep(0.01)
     if mode != "wal":
-        raise LedgerError(
-            f"a write-ahead log cannot be used beside the ledger's file (it stays in mode {mode}): name another"
-        )
+        raise LedgerError(f"the ledger's file {path} takes no write-ahead log, but stays in mode {mode}: name another")
 
 
 def _migrate(connection: sqlite3.Connection, path: str, schema: Schema) -> None:
-    with _transaction(connection):
-        version = _state(connection)[1]
-        begun = version
-        if version > schema.version:
-            raise _later(path, version, schema)
-        while version < schema.version:
-            if version not in schema.migrations:
-                raise LedgerError(
-                    f"the ledger's file {path} has format {version}, which this version of the package no longer"
-                    " reads: use an earlier one to migrate it, or name another file"
-                )
-            for statement in schema.migrations[version]:
-                connection.execute(statement)
-            version += 1
-            failpoint("storage.during_migration")
-        if begun < version and _objects(connection) != _expected(schema):
-            raise LedgerError(
-                f"the ledger's file {path} has format {begun}, but its tables did not become those of format {version};"
-                " it is left as it was: put a copy back, or name another file"
-            )
-        connection.execute(f"PRAGMA user_version = {int(version)}")
-        failpoint("storage.before_migration")
+    begun = version = 0
+    try:
+        with _transaction(connection):
+            begun = version = _state(connection)[1]
+            _check_ours(path, schema, *_state(connection))
+            while version < schema.version:
+                if version not in schema.migrations:
+                    raise LedgerError(
+                        f"the ledger's file {path} has format {version}, which this version of the package no longer"
+                        " reads: migrate it with an earlier one, or name another file"
+                    )
+                for statement in schema.migrations[version]:
+                    connection.execute(statement)
+                failpoint("storage.during_migration")
+                version += 1
+            if _objects(connection) != schema.objects:
+                raise _damaged(path, f"its tables of format {begun} do not become those of format {version}")
+            connection.execute(f"PRAGMA user_version = {int(version)}")
+            failpoint("storage.before_migration_commit")
+    except sqlite3.Error as error:
+        if is_complaint(error):
+            raise
+        raise LedgerError(
+            f"the ledger's file {path} cannot be migrated from format {version} ({error}); it is left as it was: use"
+            " the version of the package that wrote it, or name another file"
+        ) from error
     with suppress(sqlite3.Error):
         # So that the file itself bears its version; whoever looks before touching reads nothing else.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
@@ -343,14 +367,6 @@ def _plain(sql: str) -> str:
             continue
         tokens.append(token[1:-1] if re.fullmatch(r'"\w+"', token) else token)
     return " ".join(tokens)
-
-
-def _expected(schema: Schema) -> Objects:
-    connection = open_memory(schema)
-    try:
-        return _objects(connection)
-    finally:
-        connection.close()
 
 
 def _after_fork() -> None:

@@ -131,7 +131,12 @@ class Worker:
                         return
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
                 self._doing = batch
-            self._handle(batch)
+            try:
+                self._handle(batch)
+            except BaseException as error:  # whoever waits must not wait for ever
+                for task in batch:
+                    if not task.promise.done():
+                        task.promise.set_exception(error)
             with self._condition:
                 self._handled += len(batch)
                 self._doing = []
