@@ -13,6 +13,7 @@ from specialists import Cost
 
 from ..events import TokenUsage
 from .book import PriceBook
+from .entries import PriceEntry
 from .exact import amount, exactly, seconds_of
 from .listed import load_price_list
 from .quote import Quote
@@ -24,6 +25,7 @@ __all__ = [
     "LIST_PRICES",
     "Price",
     "PriceBook",
+    "PriceEntry",
     "Quote",
     "cpu_cost",
     "load_price_list",

@@ -31,17 +31,27 @@ def amount(what: str, value: Decimal | int | str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, (Decimal, int, str)):
         raise TypeError(f"{what} is money: a Decimal, an int or a string of digits, never a {type(value).__name__}")
     if isinstance(value, str) and "_" in value:
-        raise ValueError(f"{what} is a number such as 2.50, not {value!r}")
+        raise ValueError(f"{what} is a number such as 2.50, not {_short(value)}")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(f"{what} is less than {MOST:,}")
     try:
         read = Decimal(value, _READING)
     except InvalidOperation:
-        raise ValueError(f"{what} is a number such as 2.50, not {value!r}") from None
+        raise ValueError(f"{what} is a number such as 2.50, not {_short(value)}") from None
     if not read.is_finite() or (read.is_signed() and read != 0):
-        raise ValueError(f"{what} must be a finite amount of zero or more, not {read}")
+        raise ValueError(f"{what} must be a finite amount of zero or more, not {_short(value)}")
     exponent = read.as_tuple().exponent
     if read >= MOST or not isinstance(exponent, int) or exponent < -MOST_DIGITS:
-        raise ValueError(f"{what} is less than {MOST:,} and has at most {MOST_DIGITS} decimals, unlike {read}")
+        raise ValueError(f"{what} is less than {MOST:,} and has at most {MOST_DIGITS} decimals, unlike {_short(value)}")
     return Decimal(0) if read == 0 else read
+
+
+def _short(value: Decimal | int | str) -> str:
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except ValueError:  # an int of more digits than Python writes
+        return "that"
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def seconds_of(seconds: float) -> Decimal:

@@ -7,20 +7,19 @@ only the rates are taken; the arithmetic is ours, because its own follows the ap
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
+from .entries import BEGINNING, END
 from .quote import Quote
 from .rates import Price
 from .tiers import CHEAPER, STANDARD
 
 __all__ = ["ListPrice", "current_list", "list_price", "load_price_list"]
-
-BEGINNING = datetime.min.replace(tzinfo=UTC)
-END = datetime.max.replace(tzinfo=UTC)
 
 _CONTEXT = {"batch": {"processing": "batch"}}
 _RATES = {
@@ -81,33 +80,49 @@ def list_price(name: str, endpoint: str | None, tier: str, at: datetime) -> List
     if found is None:
         return ListPrice(None, BEGINNING, END)
     provider, model = found
-    context = None if tier == STANDARD else _CONTEXT.get(tier, {"service_tier": tier})
-    variants = [] if context is None else [each for each in model.price_variants or () if each.when == context]
-    if not any(model is each for each in provider.models):
-        variants = []  # another provider's model: its tiers are not this one's
     rows = list(model.prices) if isinstance(model.prices, list) else []
+    variants = [] if tier == STANDARD else _variants(provider, model, tier)
     since, until = _span(at, [each.constraint for each in (*rows, *variants) if each.constraint is not None])
-    stated = any(
-        (each.constraint is None or each.constraint.active(at))
-        and any(v is not None for v in vars(each.prices).values())
-        for each in variants
-    )
-    at_most = tier != STANDARD and not stated
-    if at_most and tier not in CHEAPER:
+    stated = any(_holds(each, at) and any(rate is not None for rate in vars(each.prices).values()) for each in variants)
+    if tier != STANDARD and not stated and tier not in CHEAPER:
         return ListPrice(None, since, until)
-    price = _price(vars(model.get_prices(at, context if stated else None)))
-    if price is None:
-        return ListPrice(None, since, until)
-    quote = Quote(
-        "genai-prices",
-        price,
-        tier=tier,
-        at_most=at_most,
-        provider=provider.id,
-        model=model.id,
-        version=_version(),
-    )
-    return ListPrice(quote, since, until)
+    context = variants[0].when if stated else None
+    versions = [model]
+    if rows and _by_the_hour(([row for row in rows if _holds(row, at)] or rows[:1])[-1]):
+        # Peak hours: the data cannot say on which days there are none, so the price outside them may hold as well.
+        calm = copy(model)
+        calm.prices = [row for row in rows if not _by_the_hour(row)] or rows
+        versions.append(calm)
+    prices = [_price(vars(each.get_prices(at, context))) for each in versions]
+    quotes = [
+        Quote(
+            "genai-prices",
+            price,
+            tier=tier,
+            at_most=tier != STANDARD and not stated,
+            provider=provider.id,
+            model=model.id,
+            version=_version(),
+        )
+        for price in prices
+        if price is not None
+    ]
+    return ListPrice(Quote.either(quotes) if len(quotes) == len(prices) else None, since, until)
+
+
+def _variants(provider: Any, model: Any, tier: str) -> list[Any]:
+    if not any(model is each for each in provider.models):
+        return []  # another provider's model: its tiers are not this one's
+    context = _CONTEXT.get(tier, {"service_tier": tier})
+    return [each for each in model.price_variants or () if each.when == context]
+
+
+def _holds(row: Any, at: datetime) -> bool:
+    return row.constraint is None or bool(row.constraint.active(at))
+
+
+def _by_the_hour(row: Any) -> bool:
+    return getattr(row.constraint, "start_time", None) is not None
 
 
 def _find(name: str, endpoint: str | None) -> tuple[Any, Any] | None:

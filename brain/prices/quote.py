@@ -25,10 +25,10 @@ _ZERO = Decimal(0)
 class Quote:
     """A price for one model, endpoint, service tier and moment.
 
-    ``source``: where it comes from (``price``, ``genai-prices``, or the entry of a price book). ``price``: by tokens,
-    in US dollars per million; ``per_second``: by the seconds that a request takes. Both add up. ``at_most``: the true
-    price is unknown and no higher than this one. ``alternatives``: instead of a price of its own, several of which one
-    holds. ``provider``, ``model`` and ``version`` name a list price.
+    ``source``: where it comes from (``price``, ``price book`` or ``genai-prices``), and ``entry``: what of a book had a
+    part in it. ``price``: by tokens, in US dollars per million; ``per_second``: by the seconds that a request takes.
+    Both add up. ``at_most``: the true price is unknown and no higher than this one. ``alternatives``: instead of a
+    price of its own, several of which one holds. ``provider``, ``model`` and ``version`` name a list price.
     """
 
     source: str
@@ -39,6 +39,7 @@ class Quote:
     provider: str | None = None
     model: str | None = None
     version: str | None = None
+    entry: str | None = None
     alternatives: tuple[Quote, ...] = ()
 
     @classmethod
@@ -120,7 +121,7 @@ class Quote:
     def to_json(self) -> dict[str, Any]:
         """The snapshot: enough to compute the same cost again. What is ``None`` is left out; amounts are strings."""
         written: dict[str, Any] = {"source": self.source, "tier": self.tier}
-        for name in ("provider", "model", "version"):
+        for name in ("provider", "model", "version", "entry"):
             value = getattr(self, name)
             if value is not None:
                 written[name] = value
@@ -147,5 +148,6 @@ class Quote:
             provider=data.get("provider"),
             model=data.get("model"),
             version=data.get("version"),
+            entry=data.get("entry"),
             alternatives=tuple(cls.from_json(each) for each in data.get("either", ())),
         )

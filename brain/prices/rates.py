@@ -160,6 +160,10 @@ class Price:
             }
         )
 
+    def with_tiers(self, tiers: Mapping[int, Price] | Iterable[tuple[int, Price]]) -> Price:
+        """The same price up to the first tier. Raises ``ValueError`` for tiers that make no sense."""
+        return self._with({"tiers": _tiers(tiers)})
+
     def of(self, usage: TokenUsage) -> Decimal:
         """The price of ``usage``, unknown counts taken as none. Where a usage leaves a choice, the dearest."""
         counts = (each.name for each in fields(usage) if each.name not in ("source", "requests"))
