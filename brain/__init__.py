@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from specialists import Attempt, Cost, Outcome, Verdict
 
     from .agent import Brain
+    from .budgets import Budget
     from .errors import (
         Abstained,
         ApprovalRequired,
@@ -42,19 +43,28 @@ if TYPE_CHECKING:
         EndpointUnavailable,
         InvalidOutput,
         InvalidToolCall,
+        JournalCorrupt,
+        JournalError,
+        LedgerError,
         MissingKey,
         MissingRuntime,
         ModelError,
         ModelTimeout,
-        NotBuilt,
+        PriceError,
         PromptError,
         RateLimited,
         RepeatLimit,
         RequestRejected,
+        RunBusy,
         RunStopped,
+        RunTaken,
         RunTimeout,
+        RunUncertain,
+        SchemaChanged,
         TurnLimit,
         UnknownModel,
+        UnknownRun,
+        UnpricedModel,
     )
     from .events import (
         AttemptMade,
@@ -65,6 +75,7 @@ if TYPE_CHECKING:
         ModelResponse,
         PendingApproval,
         RunEvent,
+        Sending,
         TextDelta,
         TokenUsage,
         ToolAnswered,
@@ -74,11 +85,13 @@ if TYPE_CHECKING:
         Turn,
         WireAttempt,
     )
-    from .ledger import Usage
+    from .ledger import Ledger, Reservation
     from .models import OpenAIModel
     from .planner import Planner
-    from .prices import Price
+    from .prices import Price, PriceBook, PriceEntry
+    from .receipts import Usage
     from .results import RunResult
+    from .storage.rows import LedgerRow
     from .tooling import RunContext, Tool, tool
 
 __all__ = [
@@ -90,6 +103,7 @@ __all__ = [
     "Brain",
     "BrainError",
     "BrainProtocolError",
+    "Budget",
     "BudgetExceeded",
     "ChatModel",
     "ConfigurationError",
@@ -101,6 +115,11 @@ __all__ = [
     "EndpointUnavailable",
     "InvalidOutput",
     "InvalidToolCall",
+    "JournalCorrupt",
+    "JournalError",
+    "Ledger",
+    "LedgerError",
+    "LedgerRow",
     "Message",
     "MissingKey",
     "MissingRuntime",
@@ -108,21 +127,29 @@ __all__ = [
     "ModelRequest",
     "ModelResponse",
     "ModelTimeout",
-    "NotBuilt",
     "OpenAIModel",
     "Outcome",
     "PendingApproval",
     "Planner",
     "Price",
+    "PriceBook",
+    "PriceEntry",
+    "PriceError",
     "PromptError",
     "RateLimited",
     "RepeatLimit",
     "RequestRejected",
+    "Reservation",
+    "RunBusy",
     "RunContext",
     "RunEvent",
     "RunResult",
     "RunStopped",
+    "RunTaken",
     "RunTimeout",
+    "RunUncertain",
+    "SchemaChanged",
+    "Sending",
     "TextDelta",
     "TokenUsage",
     "Tool",
@@ -133,6 +160,8 @@ __all__ = [
     "Turn",
     "TurnLimit",
     "UnknownModel",
+    "UnknownRun",
+    "UnpricedModel",
     "Usage",
     "Verdict",
     "WireAttempt",
@@ -147,18 +176,23 @@ _HOMES = {
         ".errors": (
             "Abstained ApprovalRequired AuthenticationFailed BrainError BrainProtocolError BudgetExceeded "
             "ConfigurationError ContextOverflow CostLimit EndpointRefused EndpointUnavailable InvalidOutput "
-            "InvalidToolCall MissingKey MissingRuntime ModelError ModelTimeout NotBuilt PromptError RateLimited "
-            "RepeatLimit RequestRejected RunStopped RunTimeout TurnLimit UnknownModel"
+            "InvalidToolCall JournalCorrupt JournalError LedgerError MissingKey MissingRuntime ModelError "
+            "ModelTimeout PriceError PromptError RateLimited RepeatLimit RequestRejected RunBusy "
+            "RunStopped RunTaken RunTimeout RunUncertain SchemaChanged TurnLimit UnknownModel UnknownRun "
+            "UnpricedModel"
         ),
         ".events": (
             "AttemptMade ChatModel Done Message ModelRequest ModelResponse PendingApproval RunEvent TextDelta "
-            "TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
+            "Sending TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
         ),
-        ".ledger": "Usage",
+        ".budgets": "Budget",
+        ".ledger": "Ledger Reservation",
         ".models": "OpenAIModel",
         ".planner": "Planner",
-        ".prices": "Price",
+        ".prices": "Price PriceBook PriceEntry",
+        ".receipts": "Usage",
         ".results": "RunResult",
+        ".storage.rows": "LedgerRow",
         ".tooling": "RunContext Tool tool",
     }.items()
     for name in names_there.split()

@@ -18,24 +18,27 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
 
 from pydantic import TypeAdapter
 
-from specialists import Cost, InvalidAnswer, InvalidArguments, Specialist, SpecialistError, load
+from specialists import Cost, InvalidAnswer, Specialist, SpecialistError, load
 from specialists.batching import current_caller
 from specialists.ladder import AcceptLevel, jsonable
 from specialists.loops import run_sync
 from specialists.metering import metered
 
-from .dispatch import MOST_NAMED, CheckedCall, Dispatcher
-from .encoding import EncodedMessage, NotJson, encode
+from .books import current_books
+from .budgets import Budget
+from .calling import REPAIRS, Caller
+from .dispatch import MOST_NAMED, Dispatcher
+from .encoding import EncodedMessage, NotJson
 from .errors import (
     Abstained,
-    ApprovalRequired,
     BrainError,
     ConfigurationError,
     CostLimit,
     InvalidOutput,
-    InvalidToolCall,
+    JournalCorrupt,
+    JournalError,
+    LedgerError,
     ModelTimeout,
-    RepeatLimit,
     TurnLimit,
 )
 from .events import (
@@ -44,25 +47,27 @@ from .events import (
     Message,
     ModelRequest,
     ModelResponse,
-    PendingApproval,
     RunEvent,
     TextDelta,
     TokenUsage,
-    ToolCall,
-    ToolCalled,
     Turn,
+    WireAttempt,
 )
+from .journal import Journal, digest_of, messages_from_json, taken_once, turn_step, turn_to_json
 from .keys import redact
-from .ledger import OutcomeLog
-from .logs import current_call, current_run, mark_records
-from .messages import as_content, assistant_message, unanswered, user_message, without_keys
+from .ledger import Ledger
+from .logs import current_run, mark_records
+from .messages import assistant_message, user_message, without_keys
 from .models import model_from_name
 from .offering import Offering
+from .outcome_log import OutcomeLog
 from .planner import Planner
 from .questions import TypedAnswer
 from .results import RunResult
+from .resuming import finish_of, journaled, open_run
 from .runs import NOTHING, Run, check_arguments
-from .tooling import RunContext, Tool
+from .storage.changes import Store
+from .tooling import Tool
 
 if TYPE_CHECKING:
     from specialists import Watch
@@ -73,9 +78,6 @@ logger = logging.getLogger("brain")
 mark_records()
 
 Out = TypeVar("Out")
-
-REPAIRS = 1
-"""Rounds in which a model may mend a call or an answer of the wrong form."""
 
 
 class Brain(Generic[Out]):
@@ -106,6 +108,10 @@ class Brain(Generic[Out]):
         log: A file to which every call's outcome is appended, one JSON object a line.
         watch: Audits a share of what certificates accept (:class:`specialists.Watch`), and revokes those that no longer
             hold.
+        ledger: Where every attempt is written down with its price: a :class:`Ledger`, or the path of its file. In a
+            file, runs are journaled too, and can be taken up after a crash. By default one in memory, or, for a run
+            that a tool of another run begins, that one's.
+        budget: What all runs of this brain may spend, together: a :class:`Budget`, or several.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -130,6 +136,8 @@ class Brain(Generic[Out]):
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
         watch: Watch | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -150,6 +158,8 @@ class Brain(Generic[Out]):
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
         watch: Watch | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -170,6 +180,8 @@ class Brain(Generic[Out]):
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
         watch: Watch | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -189,6 +201,8 @@ class Brain(Generic[Out]):
         cpu_rate: Decimal | None = None,
         log: str | os.PathLike[str] | None = None,
         watch: Watch | None = None,
+        ledger: Ledger | str | os.PathLike[str] | None = None,
+        budget: Budget | Sequence[Budget] | None = None,
     ) -> None:
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
@@ -233,10 +247,20 @@ class Brain(Generic[Out]):
             except Exception as error:  # pydantic has several exceptions for a type it cannot describe
                 raise ConfigurationError(f"output_type {output_type!r} has no JSON schema: {error}") from None
         self._turn_limit = turn_limit
-        self._repeat_limit = repeat_limit
         self._cost_limit = cost_limit
         self._cpu_rate = cpu_rate
         self._log = None if log is None else OutcomeLog(Path(log))
+        self._own_ledger = not isinstance(ledger, Ledger)
+        self._inherits = ledger is None
+        self._ledger = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+        self._budgets = _as_budgets(budget)
+        self._ledger.check_budgets(self._budgets)
+        self._asked_with: dict[str, Any] = {
+            "instructions": None if self._system is None else digest_of(instructions or ""),
+            "output": None if self._typed is None else digest_of(json.dumps(self._typed.schema, sort_keys=True)),
+            "model": self._model.name,
+        }
+        self._caller = Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS)
         self._sealed = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -259,14 +283,21 @@ class Brain(Generic[Out]):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
+    @property
+    def ledger(self) -> Ledger:
+        """Where this brain writes down what it spends."""
+        return self._ledger
+
     async def aclose(self) -> None:
-        """Close the models' connections and the log."""
+        """Close the models' connections, the log, and the ledger's file where only its path was given."""
         for model in (self._model, self._fallback):
             close = getattr(model, "aclose", None)
             if close is not None:
                 await close()
         if self._log is not None:
             await asyncio.to_thread(self._log.close)
+        if self._own_ledger and self._ledger.shared:
+            await self._ledger.aclose()
 
     def close(self) -> None:
         """:meth:`aclose` for callers without an event loop. Raises ``RuntimeError`` on a thread where one runs."""
@@ -281,7 +312,7 @@ class Brain(Generic[Out]):
         tenant: str | None = None,
         session: str | None = None,
         run_id: str | None = None,
-        budget: Any = None,
+        budget: Budget | None = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
         group: str | None = None,
@@ -289,14 +320,18 @@ class Brain(Generic[Out]):
         """Answer ``prompt``.
 
         Args:
-            prompt: The request. ``None`` only to resume a ``history`` that has no final answer yet.
+            prompt: The request. ``None`` only to resume a ``history`` that has no final answer yet, or a run that the
+                ledger's file knows by its ``run_id``.
             history: ``result.messages`` of an earlier run, also read back from JSON. It is believed: calls in it that
                 wait for approval are run as they stand there, so take it from where nobody can change it.
             deps: Handed to tools as ``ctx.deps``.
             tenant: For whom; written to the log and given to tools.
-            session: Not built yet; raises :class:`NotBuilt`.
-            run_id: A name for this run in logs; by default a fresh one.
-            budget: Not built yet; raises :class:`NotBuilt`.
+            session: The conversation that this run belongs to, in the ledger and for budgets per session. It keeps no
+                messages: pass them as ``history``.
+            run_id: A name for this run; by default a fresh one. With a ledger's file, a run of this name is taken up
+                where it was cut off: a step that was written down is not executed again, and one that is done gives
+                its result. Its prompt may be left out then.
+            budget: What this run may spend, beside what holds for the brain.
             timeout: Seconds for the whole run.
             approvals: Ids of calls that wait, with ``True`` (run it) or ``False`` (denied).
             group: The group of calls that this run's belong to, an opaque string: certificates that were made with
@@ -317,7 +352,7 @@ class Brain(Generic[Out]):
         tenant: str | None = None,
         session: str | None = None,
         run_id: str | None = None,
-        budget: Any = None,
+        budget: Budget | None = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
         group: str | None = None,
@@ -335,7 +370,7 @@ class Brain(Generic[Out]):
         tenant: str | None = None,
         session: str | None = None,
         run_id: str | None = None,
-        budget: Any = None,
+        budget: Budget | None = None,
         timeout: float | None = None,
         approvals: Mapping[str, bool] | None = None,
         group: str | None = None,
@@ -371,29 +406,122 @@ class Brain(Generic[Out]):
         except BrainError as error:
             error.result = Run(NOTHING, emit, self._cpu_rate).result(None)
             raise
-        run = Run(arguments, emit, self._cpu_rate, self._offering.for_run(arguments.prompt, arguments.history))
+        run = Run(arguments, emit, self._cpu_rate)
         token = current_run.set(run.id)
         turn = current_caller.set(run.arguments.tenant or run.id)  # tenants, or else runs, take turns at a model
+        around = current_books.get()
+        ledger_store = around.store if around is not None and self._inherits else self._ledger.store
         logger.info("run started")
-        output: Any = None
         try:
+            with contextlib.nullcontext() if not ledger_store.shared else taken_once(ledger_store, run.id):
+                try:
+                    await self._open(run, ledger_store)
+                except (Exception, asyncio.CancelledError) as error:
+                    error.result = run.result(None)  # type: ignore[union-attr]
+                    raise
+                books = current_books.set(run.books)
+                try:
+                    return await self._opened(run, stream)
+                finally:
+                    current_books.reset(books)
+        except BaseException as error:
+            logger.info("run ended: %s", type(error).__name__)
+            raise
+        finally:
+            current_run.reset(token)
+            current_caller.reset(turn)
+
+    async def _open(self, run: Run, store: Store) -> None:
+        """Bring the run into the ledger; with a file, take it up where it was begun before."""
+        arguments = run.arguments
+        run.offer = self._offering.for_run(arguments.prompt, arguments.history)
+        if not store.shared:
+            await open_run(store, run, self._budgets, self._cpu_rate, {})
+            return
+        request = {
+            **self._asked_with,
+            "prompt": arguments.prompt,
+            "history": list(arguments.history),
+            "group": arguments.group,
+            "budget": None if arguments.budget is None else arguments.budget.to_json(),
+        }
+        offered = () if self._is_planner else run.offer.tools
+        request["tools"] = {tool.name: self._dispatcher.digest(tool.name) for tool in offered}
+        await open_run(store, run, self._budgets, self._cpu_rate, request)
+        journal = run.journal
+        if journal is None or not journal.resumed or journal.run.status == "done":
+            return
+        try:
+            journal.check_tools({name: self._dispatcher.digest(name) for name in journal.tools()})
+            names = journal.run.request.get("tools")
+            if not self._is_planner and isinstance(names, dict):
+                run.offer = self._offering.again(tuple(names))
+        except BaseException:
+            await journaled(store, run, None)
+            raise
+
+    async def _opened(self, run: Run, stream: bool) -> RunResult[Out]:
+        output: Any = None
+        error: BaseException | None = None
+        try:
+            if run.journal is not None and run.journal.run.status == "done":
+                return self._stored(run, run.journal)
             output = await self._answer(run, stream)
             problem = await self._write_log(run)
             if problem is not None:
                 raise problem
-        except (Exception, asyncio.CancelledError) as error:
-            # Also on a cancellation, and on what a model of the application's own raised: the bill is always there.
-            with contextlib.suppress(Exception):
-                error.result = run.result(output)  # type: ignore[union-attr]
-            logger.info("run ended: %s", type(error).__name__)
+        except (Exception, asyncio.CancelledError) as caught:
+            error = caught
             await self._write_log(run)
-            raise
-        else:
+        unkept = await self._close(run, output, error)
+        ended = error or unkept
+        if ended is None:
             logger.info("run ended")
             return run.result(output)
-        finally:
-            current_run.reset(token)
-            current_caller.reset(turn)
+        # Also on a cancellation, and on what a model of the application's own raised: the bill is always there.
+        with contextlib.suppress(Exception):
+            ended.result = run.result(output)  # type: ignore[attr-defined]
+        raise ended
+
+    async def _close(self, run: Run, output: Any, error: BaseException | None) -> BrainError | None:
+        """Write down what is left. A problem is returned, and logged: another error may be ending the run already."""
+        books, journal = run.books, run.journal
+        assert books is not None
+        books.brain_worked(run.meter.high, run.seconds())
+        finish = None
+        if journal is not None:
+            result = None if error is not None else self._to_store(run, output)
+            finish = finish_of(journal, error, result)
+        try:
+            await books.close(finish)
+        except (LedgerError, JournalError) as problem:
+            logger.error("the end of the run could not be written down: %s", problem)
+            return problem
+        return None
+
+    def _to_store(self, run: Run, output: Any) -> dict[str, Any]:
+        """What a run that is done gives back when it is asked for again."""
+        return {
+            "output": output if self._output is None else jsonable(output),
+            "messages": [*run.messages[len(run.arguments.history) :]],
+            "repairs": run.repairs,
+            "seconds": run.seconds(),
+            "cpu_seconds": run.meter.high,
+        }
+
+    def _stored(self, run: Run, journal: Journal) -> RunResult[Out]:
+        """The result of a run that was done before. Nothing is executed."""
+        stored = journal.run.result or {}
+        try:
+            output = stored["output"]
+            run.repairs, run.cpu_before = int(stored["repairs"]), float(stored["cpu_seconds"])
+            run.messages += messages_from_json(stored["messages"])
+            if self._output is not None:
+                output = self._output.validate_json(json.dumps(output))
+        except (KeyError, TypeError, ValueError) as error:
+            raise JournalCorrupt(f"the result of the run {run.id!r} cannot be read: {error}") from None
+        run.take_all()
+        return run.result(output)
 
     async def _answer(self, run: Run, stream: bool) -> Out:
         if self._log is not None:
@@ -413,7 +541,7 @@ class Brain(Generic[Out]):
             raise run.timeout() from error
 
     async def _loop(self, run: Run, stream: bool) -> Out:
-        await self._resume(run)
+        await self._caller.resume(run)
         while True:
             self._check_limits(run)
             response = await self._ask(run, stream)
@@ -423,7 +551,7 @@ class Brain(Generic[Out]):
                 raise self._cut_off()  # calls may be missing, so none is run
             run.messages.append(assistant_message(response))
             if response.tool_calls:
-                await self._dispatch(run, response.tool_calls)
+                await self._caller.dispatch(run, response.tool_calls)
                 continue
             try:
                 return self._output_of(run, response)
@@ -448,13 +576,22 @@ class Brain(Generic[Out]):
             raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
 
     async def _ask(self, run: Run, stream: bool) -> ModelResponse:
-        messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
+        step = turn_step(len(run.turns))
+        before = run.turn_from_journal(step)
+        if before is not None:
+            return before
         assert run.offer is not None
+        assert run.books is not None
+        await run.books.brain_may_work(run.meter.high)
+        page = run.page(step, self._model.name, "pure")
+        messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
         request = ModelRequest(
             messages=messages,
             tools=run.offer.tools,
             output_schema=None if self._typed is None else self._typed.schema,
             deadline=run.deadline,
+            on_send=page.on_send,
+            idempotency_key=run.key(step),
         )
         start = time.perf_counter()
         first = len(run.wire)
@@ -462,8 +599,15 @@ class Brain(Generic[Out]):
         error: BaseException | None = None
         emit = run.emit
         on_text = None if not stream or emit is None else lambda text: emit(TextDelta(redact(text)))
+
+        def made(attempt: WireAttempt) -> None:
+            run.wire.append(attempt)
+            page.on_attempt(attempt)
+
         try:
-            response = await self._model.ask(request, on_attempt=run.wire.append, on_text=on_text)
+            if not getattr(self._model, "announces", False):
+                await page.unannounced(self._model.name)
+            response = await self._model.ask(request, on_attempt=made, on_text=on_text)
             response = without_keys(response)
             return response
         except BaseException as caught:
@@ -472,124 +616,21 @@ class Brain(Generic[Out]):
                 raise run.timeout() from caught  # which of the two timers rings first is chance
             raise
         finally:
+            page.asked()
             wire = tuple(run.wire[first:])
-            run.turns.append(
-                Turn(
-                    model=self._model.name,
-                    seconds=time.perf_counter() - start,
-                    usage=response.usage if response else wire[-1].usage if wire else TokenUsage(),
-                    cost=Cost.total(attempt.cost for attempt in wire),
-                    tool_calls=response.tool_calls if response else (),
-                    wire_attempts=wire,
-                    error=None if error is None else redact(f"{type(error).__name__}: {error}"),
-                )
+            turn = Turn(
+                model=self._model.name,
+                seconds=time.perf_counter() - start,
+                usage=response.usage if response else wire[-1].usage if wire else TokenUsage(),
+                cost=Cost.total(attempt.cost for attempt in wire),
+                tool_calls=response.tool_calls if response else (),
+                wire_attempts=wire,
+                error=None if error is None else redact(f"{type(error).__name__}: {error}"),
             )
-
-    async def _dispatch(self, run: Run, calls: Sequence[ToolCall]) -> None:
-        """Check the calls of one turn, run the good ones concurrently, and answer each in the order asked."""
-        problems: dict[str, str] = {}
-        good: list[CheckedCall] = []
-        if len({call.id for call in calls}) < len(calls):
-            # Answers could not be told apart, so none of the calls is run.
-            calls = run.rename_duplicates(calls)
-            problems = {call.id: "several calls had the same id; none was run" for call in calls}
-        else:
-            for call in calls:
-                if self._dispatcher.knows(call.name) and run.offer is not None:
-                    run.offer.add(call.name)
-                try:
-                    good.append(self._dispatcher.check(call))
-                except InvalidArguments as error:
-                    problems[call.id] = str(error)
-        answers: dict[str, dict[str, Any]] = {id: {"error": problem} for id, problem in problems.items()}
-        waiting = [call for call in good if call.requires_approval]
-        try:
-            if problems:
-                if run.repairs >= REPAIRS or self._is_planner:
-                    raise InvalidToolCall("; ".join(problems.values()))
-                run.repairs += 1
-            for checked in good:
-                self._count_repeat(run, checked)
-        except BrainError:
-            for checked in good:
-                answers[checked.id] = {"error": "the run was stopped before this call"}
-            run.add_answers(calls, answers)
-            raise
-        try:
-            await self._run_calls(run, [call for call in good if not call.requires_approval], answers)
-        finally:
-            run.add_answers(calls, answers)
-        if waiting:
-            raise _approval_required(waiting)
-
-    async def _run_calls(self, run: Run, calls: Sequence[CheckedCall], answers: dict[str, dict[str, Any]]) -> None:
-        """Run ``calls`` concurrently and add what each answered; also, when stopped, what the ended ones did."""
-
-        async def one(call: CheckedCall) -> None:
-            current_call.set(call.id)
-            context = RunContext(
-                run.arguments.deps, run.id, call.id, run.arguments.tenant, run.deadline, run.arguments.group
-            )
-            if run.emit is not None:
-                run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
-            answers[call.id] = as_content(await self._dispatcher.call(call, context, run.observer))
-
-        if not calls:
-            return
-        first = len(run.calls)
-        try:
-            async with asyncio.TaskGroup() as group:
-                for call in calls:
-                    group.create_task(one(call))
-        finally:  # in the order asked: which call ends first is chance
-            asked = {call.id: place for place, call in enumerate(calls)}
-            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked[outcome.call_id or ""])
-
-    def _count_repeat(self, run: Run, call: CheckedCall) -> None:
-        key = (call.callee.name, _canonical(call.arguments))
-        run.repeats[key] += 1
-        if run.repeats[key] > self._repeat_limit:
-            raise RepeatLimit(
-                f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
-                f" repeat_limit is {self._repeat_limit}"
-            )
-
-    async def _resume(self, run: Run) -> None:
-        """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
-        open_calls = unanswered(run.messages)
-        approvals = dict(run.arguments.approvals or {})
-        for id, given in approvals.items():
-            if id not in {call.id for call in open_calls}:
-                raise ConfigurationError(f"no call with the id {id!r} waits for approval in this history")
-            if not isinstance(given, bool):
-                raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
-        waiting: list[CheckedCall] = []
-        approved: list[CheckedCall] = []
-        answers: dict[str, dict[str, Any]] = {}
-        for call in open_calls:
-            decision = approvals.get(call.id)
-            try:
-                checked = self._dispatcher.check(call)
-            except InvalidArguments as error:
-                answers[call.id] = {"error": str(error)}
-                continue
-            if decision is None and checked.requires_approval:
-                waiting.append(checked)
-            elif decision is None:
-                lost = "the run was interrupted; the call may or may not have taken effect"
-                answers[call.id] = {"error": lost}
-            elif decision:
-                approved.append(checked)
-            else:
-                answers[call.id] = {"denied": "a person did not allow this call"}
-        try:
-            await self._run_calls(run, approved, answers)
-        finally:
-            run.add_answers(open_calls, answers)
-        if waiting:
-            raise _approval_required(waiting)
-        if run.arguments.prompt is not None:
-            run.messages.append(user_message(run.arguments.prompt))
+            run.turns.append(turn)
+            if response is not None and run.journal is not None:
+                called = {call.name: self._dispatcher.digest(call.name) for call in response.tool_calls}
+                page.commit(turn_to_json(turn, response, {name: each for name, each in called.items() if each}))
 
     def _output_of(self, run: Run, response: ModelResponse) -> Out:
         text = response.text or ""
@@ -641,6 +682,13 @@ def _as_model(model: ChatModel | str) -> ChatModel:
     return model
 
 
+def _as_budgets(given: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
+    budgets = () if given is None else (given,) if isinstance(given, Budget) else tuple(given)
+    if not all(isinstance(each, Budget) for each in budgets):
+        raise ConfigurationError(f"budget is a Budget, such as Budget(usd='5.00'), or a list of them, not {given!r}")
+    return budgets
+
+
 def _as_tool(function: Callable[..., Any]) -> Tool[..., Any]:
     if isinstance(function, Tool):
         return function
@@ -662,24 +710,6 @@ def _as_specialist(each: Specialist[..., Any] | str) -> Specialist[..., Any]:
     raise ConfigurationError(
         f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools="
     )
-
-
-def _approval_required(waiting: Sequence[CheckedCall]) -> ApprovalRequired:
-    pending = tuple(PendingApproval(call.id, call.callee.name, call.arguments) for call in waiting)
-    names = ", ".join(call.tool for call in pending)
-    return ApprovalRequired(
-        f"{names} waits for a person's approval; resume with"
-        " run(history=error.result.messages, approvals={id: True})",
-        pending=pending,
-    )
-
-
-def _canonical(arguments: Mapping[str, Any]) -> str:
-    """Equal arguments as equal texts. They stand in the order of the parameters already, unless some nest."""
-    if all(type(value) in (str, int, float, bool, type(None)) for value in arguments.values()):
-        with contextlib.suppress(NotJson):
-            return encode(arguments).decode()
-    return json.dumps(jsonable(dict(arguments)), sort_keys=True)
 
 
 def _shortened(value: Any) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +29,24 @@ from specialists import (
 from specialists.ladder import AcceptLevel, AttemptOutcome, RungKind, jsonable
 from specialists.metering import CpuMeter, current_meter, metered
 
+from .books import Page, refused
 from .catalogue import Catalogue
-from .errors import BrainError, ConfigurationError, ModelTimeout
+from .errors import (
+    BrainError,
+    BudgetExceeded,
+    ConfigurationError,
+    JournalError,
+    LedgerError,
+    ModelTimeout,
+    UnpricedModel,
+)
 from .events import ChatModel, ModelRequest, ToolCall, WireAttempt
+from .journal import digest_of, idempotency_key
 from .keys import redact, redact_value
-from .ledger import cpu_price, priced
 from .questions import TypedAnswer
-from .tooling import RunContext, Tool, check_name, is_async
+from .receipts import cpu_price, priced
+from .storage.rows import RowKind
+from .tooling import Effect, RunContext, Tool, check_name, is_async
 
 if TYPE_CHECKING:
     from specialists.watching import Watch
@@ -73,6 +85,11 @@ class CheckedCall:
         """Whether a person is asked first."""
         return isinstance(self.callee, Tool) and self.callee.requires_approval
 
+    @property
+    def effect(self) -> Effect:
+        """What calling it twice would do; a specialist has no effect."""
+        return self.callee.effect if isinstance(self.callee, Tool) else "pure"
+
 
 @dataclass(frozen=True, slots=True)
 class Observer:
@@ -107,11 +124,23 @@ class Dispatcher:
         self._fallback = fallback
         self._cpu_rate = cpu_rate
         self._watch = watch
+        self._digests: dict[str, str] = {}
         self.schemas = Catalogue(tuple(self._callees.values()))
 
     def knows(self, name: str) -> bool:
         """Whether a tool of this name is registered."""
         return name in self._callees
+
+    def digest(self, name: str) -> str | None:
+        """A digest of all that a model is told of a tool, and of its effect; ``None``: there is no such tool."""
+        found = self._digests.get(name)
+        callee = self._callees.get(name)
+        if found is None and callee is not None:
+            schema = self.schemas[self.schemas.names.index(name)]
+            effect = callee.effect if isinstance(callee, Tool) else "pure"
+            returns = json.dumps(jsonable(schema.returns), sort_keys=True)
+            found = self._digests[name] = digest_of(schema.encoded(), returns, effect)
+        return found
 
     def check(self, call: ToolCall) -> CheckedCall:
         """Validate a model's call. Raises ``specialists.InvalidArguments`` for an unknown tool too."""
@@ -136,19 +165,31 @@ class Dispatcher:
         nearest = ", ".join(self.schemas.names[place] for place in self.schemas.best(name[:64], 8))
         return f"of the {len(self._callees)} tools the nearest are {nearest}"
 
-    async def call(self, call: CheckedCall, context: RunContext[Any], observer: Observer) -> Outcome[Any]:
-        """Answer one call. Everything but a cancellation becomes an outcome."""
+    async def call(self, call: CheckedCall, context: RunContext[Any], observer: Observer, page: Page) -> Outcome[Any]:
+        """Answer one call, and write on ``page`` what it takes.
+
+        Everything becomes an outcome but a cancellation, a ledger that cannot be written and a run that another process
+        has taken up.
+        """
         if isinstance(call.callee, Tool):
-            return await self._run_function(call, call.callee, context, observer)
-        return await self._climb(call, call.callee, context, observer)
+            return await self._run_function(call, call.callee, context, observer, page)
+        return await self._climb(call, call.callee, context, observer, page)
 
     async def _climb(
-        self, call: CheckedCall, specialist: Specialist[..., Any], context: RunContext[Any], observer: Observer
+        self,
+        call: CheckedCall,
+        specialist: Specialist[..., Any],
+        context: RunContext[Any],
+        observer: Observer,
+        page: Page,
     ) -> Outcome[Any]:
-        hooks = _Watch(lambda attempt: observer.attempt(call.id, specialist.name, attempt), self._cpu_rate)
+        def tell(attempt: Attempt) -> None:
+            observer.attempt(call.id, specialist.name, attempt)
+
+        hooks = _Watch(tell, self._cpu_rate, specialist, page)
         above: tuple[LadderRung, ...] = ()
         if self._fallback is not None:
-            above = _big_model_rungs(specialist, self._fallback, observer, hooks)
+            above = _big_model_rungs(specialist, self._fallback, observer, hooks, context.idempotency_key)
         failure: BaseException | None = None
         try:
             outcome = await specialist.climb(
@@ -164,7 +205,7 @@ class Dispatcher:
         except BaseException as error:  # the attempts made until now are paid for, whatever ended the climb
             failure = error
             outcome = hooks.so_far(specialist, call.arguments, error)
-            if _is_cancellation(error):
+            if _is_cancellation(error) or isinstance(error, LedgerError | JournalError):
                 raise
         finally:
             outcome = replace(outcome, call_id=call.id, run_id=context.run_id)
@@ -172,9 +213,20 @@ class Dispatcher:
         return outcome
 
     async def _run_function(
-        self, call: CheckedCall, tool: Tool[..., Any], context: RunContext[Any], observer: Observer
+        self, call: CheckedCall, tool: Tool[..., Any], context: RunContext[Any], observer: Observer, page: Page
     ) -> Outcome[Any]:
         start = time.perf_counter()
+        page.begin(_FUNCTION_POLICY)
+        limit = tool.timeout
+        over: BudgetExceeded | None = None
+        try:
+            left = None if context.deadline is None else max(0.0, context.deadline - time.monotonic())
+            known = [each for each in (tool.timeout, left) if each is not None]
+            allowed = await page.before("function", tool.name, FUNCTION, min(known, default=None), 1)
+            if allowed is not None:
+                limit = allowed if limit is None else min(limit, allowed)
+        except BudgetExceeded as error:
+            over = error
         meter = CpuMeter()
         token = current_meter.set(meter)
         value: Any = None
@@ -183,16 +235,18 @@ class Dispatcher:
         kind: AttemptOutcome = "answered"
         timer: asyncio.Timeout | None = None
         try:
-            if tool.timeout is None:
+            if over is not None:
+                kind, reason = "refused", str(over)
+            elif limit is None:
                 value = redact_value(await metered(tool.run(call.arguments, context), meter))
             else:
-                timer = asyncio.timeout(tool.timeout)
+                timer = asyncio.timeout(limit)
                 async with timer:
                     value = redact_value(await metered(tool.run(call.arguments, context), meter))
         except BaseException as error:  # a tool is other people's code: what it raises becomes an attempt
             failure = error
             if isinstance(error, TimeoutError) and timer is not None and timer.expired():
-                kind, reason = "timeout", f"no answer within {tool.timeout:g} s{_left_behind(tool.function)}"
+                kind, reason = "timeout", f"no answer within {limit:g} s{_left_behind(tool.function)}"
             else:
                 kind, reason = "error", _end_of(error, tool.function)
             if _is_cancellation(error):
@@ -225,17 +279,26 @@ class Dispatcher:
                 run_id=context.run_id,
                 arguments=call.arguments,
             )
+            page.after("function", attempt)
             observer.attempt(call.id, tool.name, attempt)
-            observer.ended(outcome, failure)
+            observer.ended(outcome, failure or over)
         return outcome
 
 
 class _Watch(Hooks):
-    """Prices each attempt and keeps it, so that none is lost when the climb is cancelled."""
+    """Has money set aside for each attempt, prices it and keeps it, so that a cancelled climb loses none."""
 
-    def __init__(self, tell: Callable[[Attempt], None], cpu_rate: Decimal | None) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Attempt], None],
+        cpu_rate: Decimal | None,
+        specialist: Specialist[..., Any],
+        page: Page,
+    ) -> None:
         self._tell = tell
         self._cpu_rate = cpu_rate
+        self._specialist = specialist
+        self.page = page
         self.attempts: list[Attempt] = []
         self.wire: list[WireAttempt] = []
         """What left for the big model, also when its rung is stopped before it can say so."""
@@ -245,6 +308,7 @@ class _Watch(Hooks):
 
     def begin(self, policy: Policy) -> None:
         self._policy = policy
+        self.page.begin(policy)
 
     def ended(self, outcome: Outcome[Any]) -> None:
         self._outcome = outcome
@@ -268,6 +332,17 @@ class _Watch(Hooks):
             arguments=arguments,
         )
 
+    async def before(self, rung: str, question: Question) -> Attempt | float | None:
+        if rung in (BIG_MODEL, AGAIN):
+            self.page.rung = rung  # what it sends is reserved request by request
+            return None
+        who = _asked_on(rung, self._specialist)
+        limits = [each for each in (who.timeout, question.remaining()) if each is not None]
+        try:
+            return await self.page.before("specialist", who.name, rung, min(limits, default=None), os.cpu_count() or 1)
+        except BudgetExceeded as error:
+            return refused(rung, who.name, error)
+
     def after(self, attempt: Attempt) -> Attempt:
         if attempt.rung in (BIG_MODEL, AGAIN):
             attempt = replace(attempt, wire_attempts=tuple(self.wire[self._told :]))
@@ -280,12 +355,23 @@ class _Watch(Hooks):
             attempt = replace(attempt, verdict=replace(attempt.verdict, reason=redact(attempt.verdict.reason)))
         attempt = priced(attempt, self._cpu_rate)
         self.attempts.append(attempt)
+        kind: RowKind = "rung" if attempt.rung in (BIG_MODEL, AGAIN) else "specialist"
+        self.page.after(kind, attempt, audit=self._outcome is not None)
         self._tell(attempt)
         return attempt
 
 
+def _asked_on(rung: str, specialist: Specialist[..., Any]) -> Specialist[..., Any]:
+    """Who answers on a local rung."""
+    who, seen = specialist, {specialist.name}
+    while rung.startswith("next:") and rung != f"next:{who.name}" and who.next and who.next.name not in seen:
+        who = who.next
+        seen.add(who.name)
+    return who
+
+
 def _big_model_rungs(
-    specialist: Specialist[..., Any], model: ChatModel, observer: Observer, watch: _Watch
+    specialist: Specialist[..., Any], model: ChatModel, observer: Observer, watch: _Watch, key: str
 ) -> tuple[LadderRung, ...]:
     """The last rungs: the big model, asked the same typed question, its answer checked by the same verifier; and once
     more, told what the check had against its answer."""
@@ -293,11 +379,12 @@ def _big_model_rungs(
 
     def on_attempt(attempt: WireAttempt) -> None:
         watch.wire.append(attempt)
+        watch.page.on_attempt(attempt)
         observer.wire(attempt)
 
     def rung(name: str, kind: RungKind) -> LadderRung:
         async def run(question: Question) -> Attempt:
-            attempt = await _ask(name, specialist, model, question, on_attempt)
+            attempt = await _ask(name, specialist, model, question, on_attempt, watch.page, idempotency_key(key, name))
             return await specialist.check(question.arguments, attempt)
 
         return LadderRung(RungPolicy(name, kind, None, specialist.sound, specialist.complete, checked), run)
@@ -311,16 +398,22 @@ async def _ask(
     model: ChatModel,
     question: Question,
     on_attempt: Callable[[WireAttempt], None],
+    page: Page,
+    key: str,
 ) -> Attempt:
     start = time.perf_counter()
     fields: dict[str, Any]
     try:
+        if not getattr(model, "announces", False):
+            await page.unannounced(model.name)
         answer = TypedAnswer(specialist.answers, schema=specialist.returns)
         request = ModelRequest(
             messages=_as_question(specialist, question, name == AGAIN),
             output_schema=answer.schema,
             output_name=specialist.name.replace(".", "_"),
             deadline=question.deadline,
+            on_send=page.on_send,
+            idempotency_key=key,
         )
         response = await model.ask(request, on_attempt=on_attempt)
         value = answer.parse(response.text or "", model.name)
@@ -329,10 +422,16 @@ async def _ask(
         fields = {"outcome": "invalid", "reason": str(error)}
     except ModelTimeout as error:
         fields = {"outcome": "timeout", "reason": str(error)}
+    except (BudgetExceeded, UnpricedModel) as error:
+        fields = {"outcome": "refused", "reason": str(error)}
+    except (LedgerError, JournalError):
+        raise
     except BrainError as error:  # a refused redirect, a missing package: each is the end of this rung only
         fields = {"outcome": "error", "reason": str(error)}
     except Exception as error:  # a model may be the application's own
         fields = {"outcome": "error", "reason": _end_of(error)}
+    finally:
+        page.asked()
     return Attempt(name, seconds=time.perf_counter() - start, source=model.name, **fields)
 
 

@@ -9,8 +9,7 @@
     │   ├── MissingRuntime            an optional package is not installed; the message names the extra
     │   ├── EndpointRefused           a base URL we will not send a key to
     │   ├── PriceError                a price book, or a price in it, that cannot be right
-    │   ├── UnpricedModel             a budget of money, and a model that nobody knows the price of
-    │   └── NotBuilt                  an argument whose part of the SDK does not exist yet
+    │   └── UnpricedModel             a budget of money, and a model that nobody knows the price of
     ├── PromptError                   an empty prompt, or one that is not text
     ├── ModelError                    the endpoint failed          .wire_attempts
     │   ├── RateLimited               429                          .retry_after (seconds or None)
@@ -64,12 +63,13 @@ __all__ = [
     "EndpointUnavailable",
     "InvalidOutput",
     "InvalidToolCall",
+    "JournalCorrupt",
     "JournalError",
+    "LedgerError",
     "MissingKey",
     "MissingRuntime",
     "ModelError",
     "ModelTimeout",
-    "NotBuilt",
     "PriceError",
     "PromptError",
     "RateLimited",
@@ -116,10 +116,6 @@ class EndpointRefused(ConfigurationError):
 
 class PriceError(ConfigurationError):
     """A price book, or a price in it, that cannot be right; the message names the file, the entry and the remedy."""
-
-
-class NotBuilt(ConfigurationError):
-    """The argument belongs to a part of the SDK that does not exist yet; it is refused, never ignored."""
 
 
 class PromptError(BrainError):

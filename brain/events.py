@@ -6,7 +6,7 @@ without a conversion. This module knows nothing of models, tools or loops.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, get_args
 
@@ -28,6 +28,7 @@ __all__ = [
     "Plan",
     "PlanStep",
     "RunEvent",
+    "Sending",
     "TextDelta",
     "TokenUsage",
     "ToolAnswered",
@@ -194,6 +195,23 @@ class WireAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Sending:
+    """A wire attempt that is about to be sent, and the most it can take.
+
+    ``worst``: from nothing to the most that it can cost; unpriced where nobody knows. ``seconds``: its time limit.
+    ``price``: the snapshot that it is going to be priced by.
+    """
+
+    id: str
+    """That of the :class:`WireAttempt` to come."""
+    model: str
+    endpoint: str
+    worst: Cost
+    seconds: float
+    price: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRequest:
     """One question to a chat model."""
 
@@ -206,6 +224,11 @@ class ModelRequest:
     """Point on :func:`time.monotonic` after which no answer is of use."""
     max_output_tokens: int | None = None
     """Overrides the model's own limit when lower."""
+    on_send: Callable[[Sending], Awaitable[float | None]] | None = None
+    """Awaited before each wire attempt by a model that ``announces``. What it raises ends the ask, and nothing is sent;
+    what it returns is the seconds that the attempt may take, where they are fewer than the model's own."""
+    idempotency_key: str | None = None
+    """The same for the same question of the same run, also when it is asked again after a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +276,11 @@ class ModelResponse:
 
 
 class ChatModel(Protocol):
-    """The one method a brain needs of a model. An implementation is safe for concurrent calls from any event loop."""
+    """The one method a brain needs of a model. An implementation is safe for concurrent calls from any event loop.
+
+    One that awaits ``request.on_send`` before each wire attempt says so by an attribute ``announces = True``. For any
+    other the brain sets money aside once for each ask, and has no price to go by.
+    """
 
     @property
     def name(self) -> str:

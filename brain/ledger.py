@@ -1,346 +1,229 @@
-"""The bill of a run, summed from its rows, and the log that outcomes are appended to.
+"""The ledger: every attempt with its price, in a SQLite file or in memory, and what may still be spent.
 
-Every figure here is a sum over wire attempts and over attempts on rungs; nothing is estimated a second time. What has
-no price is counted as unpriced, never as zero.
+Amounts are exact sums of what the rows say; what is not known lies between two bounds, or is unpriced. A file is also
+the journal of runs (:mod:`brain.journal`). How things are kept is in :mod:`brain.storage`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
-from specialists import Attempt, Cost, Outcome
+from specialists import Cost
 
-from .events import WireAttempt
-from .keys import redact
-from .prices import cpu_cost
+from .budgets import Budget, Scope, allowances
+from .errors import ConfigurationError, UnknownRun
+from .storage.changes import Release, Reserve, RunRow, Settle, Spent, StepRow, Store, Sum, SumBy
+from .storage.rows import LedgerRow
+from .storage.sqlite_store import SqliteStore
 
-__all__ = ["OutcomeLog", "Usage", "UsageRow", "cpu_price", "priced"]
+__all__ = ["Ledger", "Reservation"]
 
 
-@dataclass(frozen=True, slots=True)
-class UsageRow:
-    """What one model, one specialist or the planning on this machine took.
+class Ledger:
+    """Where brains write down what they spend, and what their budgets are held by.
 
-    ``kind``: ``model``, ``specialist``, ``function`` or ``brain``. ``requests``: wire attempts of a model, attempts of
-    a specialist. Token counts are ``None`` when no request stated any. ``seconds``: wall time, summed over requests.
+    ``Ledger()`` is in memory: it ends with the process, and serves this process only. ``Ledger("bill.db")`` is a
+    SQLite file, made when it is first used (its folder is not), for as many threads and processes of this machine as
+    like; with it, runs can be resumed after a crash. Not for a network's file system: SQLite's locks do not hold there,
+    so it is refused.
+
+    Args:
+        path: The file.
+        durable: Wait for the disk at every step, so that what is kept survives a loss of power too, and not only the
+            death of a process.
+        store: A store of your own (:class:`brain.storage.changes.Store`) in place of SQLite;
+            :func:`brain.testing.check_store` sees that it keeps its promises.
+
+    What is asked of it raises :class:`LedgerError` where the file cannot be used, and :class:`JournalCorrupt` where it
+    is damaged.
     """
 
-    name: str
-    kind: str
-    requests: int = 0
-    unpriced: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    estimated: int = 0
-    """Requests whose tokens were estimated because the endpoint's own figures were missing or absurd."""
-    cost: Cost = field(default_factory=lambda: Cost.exact(0))
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, durable: bool = False, store: Store | None = None
+    ) -> None:
+        if store is not None and path is not None:
+            raise ConfigurationError("a ledger has a path or a store of its own, not both")
+        if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
+            raise ConfigurationError(f"a ledger's path is that of a file, not {path!r}")
+        self.store: Store = SqliteStore(path, durable=durable) if store is None else store
+        self.path = None if path is None else os.path.abspath(path)
+
+    def __repr__(self) -> str:
+        return "Ledger()" if self.path is None else f"Ledger({self.path!r})"
+
+    @property
+    def shared(self) -> bool:
+        """Whether other processes see it, so that budgets and runs may span them."""
+        return self.store.shared
+
+    def rows(self, **where: str | None) -> list[LedgerRow]:
+        """The rows in the order in which they were begun: ``rows(run="...")``, ``rows(tenant="a", kind="model")``."""
+        return self.store.rows(**where)
+
+    def total(self, **where: str | None) -> Cost:
+        """The exact sum of the rows: ``total(tenant="a")``."""
+        sums = self.store.sums("all", **where)
+        return sums[0].cost if sums else Cost.exact(0)
+
+    def sums(self, by: SumBy, **where: str | None) -> list[Sum]:
+        """The rows added up by run, call, model, specialist, session, tenant, day (UTC) or kind."""
+        return self.store.sums(by, **where)
+
+    def spent(self) -> list[Spent]:
+        """What each account of a budget bears: at most what was spent, and all reservations in flight."""
+        return self.store.spent()
+
+    def runs(self, tenant: str | None = None, status: str | None = None) -> list[RunRow]:
+        """The runs in the journal, the latest first."""
+        return self.store.runs(tenant, status)
+
+    def run(self, id: str) -> RunRow:
+        """A run in the journal. Raises :class:`UnknownRun`."""
+        found = self.store.run(id)
+        if found is None:
+            raise UnknownRun(f"the journal knows no run {id!r}; `brain runs list` shows those it knows")
+        return found
+
+    def steps(self, run: str) -> list[StepRow]:
+        """The steps of a run, in the order in which they were begun."""
+        return self.store.steps(run)
+
+    def is_alive(self, owner: str | None) -> bool:
+        """Whether the process that has a run or an attempt in flight lives."""
+        return owner is not None and self.store.is_alive(owner)
+
+    async def reserve(self, budget: Budget | Sequence[Budget], **what: Any) -> Reservation:
+        """Set aside what an attempt of your own can take at most, before it is made.
+
+        Args:
+            budget: The budget that it is spent from, or several; it needs room in each, and in all that they are
+                within.
+            usd: US dollars: a Decimal, an int or a string of digits.
+            seconds: Wall time.
+            calls: How many calls it is, by default 1.
+            name: What it is called in the ledger.
+            run: Its run; by default one of its own.
+            session: Its session, for a budget per session.
+            tenant: Its tenant, for a budget per tenant.
+
+        Raises :class:`BudgetExceeded` where there is no room; nothing is then set aside anywhere.
+        """
+        reservation, future = self._reserve(budget, **what)
+        try:
+            await _kept(future)
+        except asyncio.CancelledError:
+            self.store.apply([Release(reservation.id)])
+            raise
+        return reservation
+
+    def reserve_sync(self, budget: Budget | Sequence[Budget], **what: Any) -> Reservation:
+        """:meth:`reserve` for callers without an event loop."""
+        reservation, future = self._reserve(budget, **what)
+        future.result()
+        return reservation
+
+    def _reserve(
+        self,
+        budget: Budget | Sequence[Budget],
+        *,
+        usd: Decimal | int | str = 0,
+        seconds: float = 0.0,
+        calls: int = 1,
+        name: str = "reserved by hand",
+        run: str | None = None,
+        session: str | None = None,
+        tenant: str | None = None,
+    ) -> tuple[Reservation, Future[list[Any]]]:
+        budgets = (budget,) if isinstance(budget, Budget) else tuple(budget)
+        most = Cost.exact(usd).low
+        id = os.urandom(16).hex()
+        scope = Scope(run or id, session, tenant)
+        self.check_budgets(budgets)
+        row = LedgerRow(
+            id,
+            "function",
+            name,
+            run=scope.run,
+            session=session,
+            tenant=tenant,
+            cost=Cost.bounded(0, most),
+            owner=self.store.claim() if self.shared else None,
+        )
+        change = Reserve(row, allowances(budgets, scope), most, round(seconds * 1_000_000), calls)
+        return Reservation(self, row), self.store.apply([change])
+
+    def check_budgets(self, budgets: Sequence[Budget]) -> None:
+        """Raises :class:`ConfigurationError` for budgets that span processes, where this ledger does not."""
+        if not self.shared and any(each.spans_processes for budget in budgets for each in budget.chain()):
+            raise ConfigurationError(
+                "a budget that spans processes (per tenant, with a window or a name) needs a ledger that they share,"
+                " and this one is in memory; give it a file: ledger='bill.db'"
+            )
+
+    def reconcile(self, attempt: str, usd: Decimal | int | str) -> None:
+        """Settle an attempt at what it is known to have cost, from the provider's bill for one.
+
+        For rows whose cost is not exact: cut streams, timeouts, attempts of processes that died. ``attempt``: the
+        row's id. Raises ``LookupError`` for an id that the ledger does not have.
+        """
+        found = self.store.rows(id=attempt)
+        if not found:
+            raise LookupError(f"the ledger has no attempt {attempt!r}")
+        row = replace(found[0], cost=Cost.exact(usd), outcome=found[0].outcome or "lost")
+        self.store.apply([Settle(row)]).result()
+
+    def close(self) -> None:
+        """Wait until everything is written, and let go of the file; the next use opens it again."""
+        self.store.close()
+
+    async def aclose(self) -> None:
+        """:meth:`close` without holding the event loop up."""
+        await asyncio.to_thread(self.store.close)
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Money and time of a run, per model and per specialist. ``print(usage)`` is a receipt."""
+class Reservation:
+    """What was set aside for one attempt. Settle it when the attempt has ended; until then it counts in full."""
 
-    rows: tuple[UsageRow, ...] = ()
-    seconds: float = 0.0
-    """Wall time of the run."""
-
-    @classmethod
-    def of(
-        cls,
-        outcomes: Iterable[Outcome[Any]],
-        wire_attempts: Iterable[WireAttempt],
-        *,
-        brain_cpu_seconds: float = 0.0,
-        cpu_rate: Decimal | None = None,
-        seconds: float = 0.0,
-    ) -> Usage:
-        """Sum the rows of a run."""
-        rows: dict[tuple[str, str], _Sum] = {}
-        if brain_cpu_seconds:
-            row = rows["brain", "planning and dispatch"] = _Sum()
-            row.requests, row.cpu_seconds = 1, brain_cpu_seconds
-            row.costs.append(cpu_cost(brain_cpu_seconds, cpu_rate))
-        for outcome in outcomes:
-            for attempt in outcome.attempts:
-                # A big model's attempt is paid for by its wire attempts, which are summed below.
-                if attempt.cpu_seconds is not None and attempt.rung not in ("big_model", "big_model_again"):
-                    kind = "function" if attempt.rung == "function" else "specialist"
-                    row = rows.setdefault((kind, attempt.source or attempt.rung), _Sum())
-                    row.requests += 1
-                    row.seconds += attempt.seconds
-                    row.cpu_seconds += attempt.cpu_seconds
-                    row.costs.append(_cpu(attempt, cpu_rate))
-        for wire in wire_attempts:
-            usage = wire.usage
-            row = rows.setdefault(("model", wire.model), _Sum())
-            row.requests += 1
-            row.unpriced += wire.cost.status == "unpriced"
-            row.seconds += wire.seconds
-            row.input_tokens = _plus(row.input_tokens, usage.input)
-            row.output_tokens = _plus(row.output_tokens, usage.output)
-            row.cached_tokens = _plus(row.cached_tokens, usage.cache_read)
-            row.reasoning_tokens = _plus(row.reasoning_tokens, usage.reasoning)
-            row.estimated += usage.source == "estimated"
-            row.costs.append(wire.cost)
-        return cls(tuple([row.row(kind, name) for (kind, name), row in rows.items()]), seconds)
+    ledger: Ledger
+    row: LedgerRow
 
     @property
-    def cost(self) -> Cost:
-        """The whole bill."""
-        return Cost.total(row.cost for row in self.rows)
+    def id(self) -> str:
+        """The row's id."""
+        return self.row.id
 
-    @property
-    def unpriced(self) -> int:
-        """Requests that were sent and have no price."""
-        return sum(row.unpriced for row in self.rows)
+    async def settle(
+        self, usd: Decimal | int | str, *, outcome: str = "answered", seconds: float | None = None
+    ) -> None:
+        """The attempt has ended and cost ``usd``."""
+        await _kept(self._settle(usd, outcome, seconds))
 
-    @property
-    def cpu_seconds(self) -> float:
-        """Compute time on this machine."""
-        return sum(row.cpu_seconds for row in self.rows)
+    def settle_sync(self, usd: Decimal | int | str, *, outcome: str = "answered", seconds: float | None = None) -> None:
+        """:meth:`settle` for callers without an event loop."""
+        self._settle(usd, outcome, seconds).result()
 
-    @property
-    def requests(self) -> int:
-        """Requests that left for an endpoint."""
-        return sum(row.requests for row in self.rows if row.kind == "model")
+    async def release(self) -> None:
+        """The attempt was not made after all."""
+        await _kept(self.ledger.store.apply([Release(self.id)]))
 
-    @property
-    def input_tokens(self) -> int | None:
-        """Tokens read by models, where known."""
-        return _sum_known(row.input_tokens for row in self.rows)
+    def release_sync(self) -> None:
+        """:meth:`release` for callers without an event loop."""
+        self.ledger.store.apply([Release(self.id)]).result()
 
-    @property
-    def output_tokens(self) -> int | None:
-        """Tokens written by models, reasoning included, where known."""
-        return _sum_known(row.output_tokens for row in self.rows)
-
-    def __add__(self, other: Usage) -> Usage:
-        """Two bills as one; wall times add up too."""
-        rows: dict[tuple[str, str], UsageRow] = {(row.kind, row.name): row for row in self.rows}
-        for row in other.rows:
-            mine = rows.get((row.kind, row.name))
-            rows[row.kind, row.name] = row if mine is None else _merge(mine, row)
-        return Usage(tuple(rows.values()), self.seconds + other.seconds)
-
-    def __radd__(self, other: int) -> Usage:
-        return self if other == 0 else NotImplemented  # so that `sum` begins
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain dictionary; money as strings."""
-        return {
-            "cost": self.cost.to_json(),
-            "requests": self.requests,
-            "unpriced": self.unpriced,
-            "seconds": self.seconds,
-            "cpu_seconds": self.cpu_seconds,
-            "rows": [
-                {
-                    "name": row.name,
-                    "kind": row.kind,
-                    "requests": row.requests,
-                    "unpriced": row.unpriced,
-                    "seconds": row.seconds,
-                    "cpu_seconds": row.cpu_seconds,
-                    "input_tokens": row.input_tokens,
-                    "output_tokens": row.output_tokens,
-                    "cached_tokens": row.cached_tokens,
-                    "reasoning_tokens": row.reasoning_tokens,
-                    "estimated": row.estimated,
-                    "cost": row.cost.to_json(),
-                }
-                for row in self.rows
-            ],
-        }
-
-    def __str__(self) -> str:
-        return _receipt(self)
+    def _settle(self, usd: Decimal | int | str, outcome: str, seconds: float | None) -> Future[list[Any]]:
+        row = replace(self.row, cost=Cost.exact(usd), outcome=outcome, seconds=seconds)
+        return self.ledger.store.apply([Settle(row)])
 
 
-class _Sum:
-    """A row while it is added up."""
-
-    __slots__ = (
-        "cached_tokens",
-        "costs",
-        "cpu_seconds",
-        "estimated",
-        "input_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "requests",
-        "seconds",
-        "unpriced",
-    )
-
-    def __init__(self) -> None:
-        self.requests = self.unpriced = self.estimated = 0
-        self.seconds = self.cpu_seconds = 0.0
-        self.input_tokens: int | None = None
-        self.output_tokens: int | None = None
-        self.cached_tokens: int | None = None
-        self.reasoning_tokens: int | None = None
-        self.costs: list[Cost] = []
-
-    def row(self, kind: str, name: str) -> UsageRow:
-        return UsageRow(
-            name,
-            kind,
-            self.requests,
-            self.unpriced,
-            self.seconds,
-            self.cpu_seconds,
-            self.input_tokens,
-            self.output_tokens,
-            self.cached_tokens,
-            self.reasoning_tokens,
-            self.estimated,
-            Cost.total(self.costs),
-        )
-
-
-def cpu_price(low: float | None, high: float | None, rate: Decimal | None) -> Cost:
-    """What ``low`` to ``high`` CPU seconds cost; without ``low`` the other is exact."""
-    most = cpu_cost(high or 0.0, rate)
-    if low is None or low == high:
-        return most
-    return Cost.bounded(cpu_cost(low, rate).low, most.low)
-
-
-def priced(attempt: Attempt, cpu_rate: Decimal | None) -> Attempt:
-    """``attempt`` with its cost: the compute time on this machine and what its wire attempts cost."""
-    costs = [wire.cost for wire in attempt.wire_attempts if isinstance(wire, WireAttempt)]
-    if attempt.cpu_seconds is not None:
-        costs.append(cpu_price(attempt.cpu_seconds_low, attempt.cpu_seconds, cpu_rate))
-    return replace(attempt, cost=Cost.total(costs))
-
-
-class OutcomeLog:
-    """Appends one JSON line per outcome to a file. One thread writes, so that no event loop waits for a disk."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._seen = False
-        self._writer: tuple[int, ThreadPoolExecutor] | None = None
-
-    async def open(self) -> None:
-        """See, once, that the file can be written. Raises ``OSError``."""
-        if not self._seen:
-            await self._written("")
-            self._seen = True
-
-    async def append(self, outcomes: Sequence[Outcome[Any]], **more: Any) -> None:
-        """Write ``outcomes``, each with the fields ``more``. Raises ``OSError``."""
-        if not outcomes:
-            return
-        lines = "".join(redact(json.dumps({**outcome.to_json(), **more})) + "\n" for outcome in outcomes)
-        await self._written(lines)
-
-    def close(self) -> None:
-        """Wait until all is written."""
-        if self._writer is not None and self._writer[0] == os.getpid():
-            self._writer[1].shutdown()
-        self._writer = None
-
-    async def _written(self, lines: str) -> None:
-        # A cancellation ends the wait, not the writing: what was paid for is written down.
-        await asyncio.shield(asyncio.wrap_future(self._executor().submit(self._write, lines)))
-
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._writer is None or self._writer[0] != os.getpid():
-            self._writer = (os.getpid(), ThreadPoolExecutor(1, thread_name_prefix="brain-log"))
-        return self._writer[1]
-
-    def _write(self, lines: str) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lines)
-
-
-def _cpu(attempt: Attempt, rate: Decimal | None) -> Cost:
-    if attempt.cost is not None and not attempt.wire_attempts:
-        return attempt.cost  # it was priced when it was made
-    return cpu_price(attempt.cpu_seconds_low, attempt.cpu_seconds, rate)
-
-
-def _plus(have: Any, more: Any) -> Any:
-    if more is None:
-        return have
-    return more if have is None else have + more
-
-
-def _merge(left: UsageRow, right: UsageRow) -> UsageRow:
-    summed = {
-        name: _plus(getattr(left, name), getattr(right, name))
-        for name in UsageRow.__dataclass_fields__
-        if name not in ("name", "kind")
-    }
-    return replace(left, **summed)
-
-
-def _sum_known(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
-
-
-def _money(cost: Cost) -> str:
-    if cost.high is None:
-        return f"unpriced (at least ${_digits(cost.low)})" if cost.low else "unpriced"
-    if cost.low == cost.high:
-        return f"${_digits(cost.low)}"
-    return f"${_digits(cost.low)} to ${_digits(cost.high)}"
-
-
-def _digits(amount: Decimal) -> str:
-    """Cents for large amounts, and enough digits to see a small one."""
-    if amount == 0:
-        return "0"
-    if amount >= 1:
-        return f"{amount:.2f}"
-    places = min(12, max(4, 2 - amount.adjusted()))
-    return f"{amount:.{places}f}"
-
-
-def _receipt(usage: Usage) -> str:
-    lines: list[tuple[str, str, str, str]] = []
-    for row in usage.rows:
-        tokens = ""
-        if row.input_tokens is not None or row.output_tokens is not None:
-            tokens = f"{_count(row.input_tokens)} in, {_count(row.output_tokens)} out"
-            if row.cached_tokens:
-                tokens += f", {_count(row.cached_tokens)} cached"
-            if row.reasoning_tokens:
-                tokens += f", {_count(row.reasoning_tokens)} reasoning"
-            if row.estimated:
-                tokens += " (estimated)"
-        else:
-            tokens = f"{row.cpu_seconds * 1000:,.1f} ms CPU" if row.kind != "model" else "no tokens stated"
-        times = "" if row.kind == "brain" else f"{row.requests} x"
-        lines.append((row.name, times, tokens, _money(row.cost)))
-    total = ("total", "", f"{usage.seconds:.2f} s", _money(usage.cost))
-    widths = [max([len(line[i]) for line in [*lines, total]] + [0]) for i in range(4)]
-
-    def text(line: tuple[str, str, str, str]) -> str:
-        name, times, what, money = line
-        return f"{name:<{widths[0]}}  {times:>{widths[1]}}  {what:<{widths[2]}}  {money:>{widths[3]}}"
-
-    rule = "-" * (sum(widths) + 6)
-    body = [text(line).rstrip() for line in lines]
-    result = ["receipt", rule, *body, rule, text(total)]
-    if usage.unpriced:
-        result.append(f"{usage.unpriced} request(s) have no known price; give the model a price to see the whole bill")
-    return "\n".join(result)
-
-
-def _count(tokens: int | None) -> str:
-    return "?" if tokens is None else f"{tokens:,}"
+async def _kept(future: Future[list[Any]]) -> None:
+    if future.done():
+        future.result()
+    else:
+        await asyncio.shield(asyncio.wrap_future(future))

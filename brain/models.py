@@ -82,6 +82,8 @@ class OpenAIModel:
     :class:`~brain.errors.ConfigurationError` for any other argument that cannot be.
     """
 
+    announces = True
+
     def __init__(
         self,
         name: str,
@@ -194,6 +196,8 @@ class OpenAIModel:
             deadline=request.deadline,
             on_attempt=made,
             on_text=on_text,
+            on_send=request.on_send,
+            idempotency_key=request.idempotency_key,
         )
         last = await self._tried(own, exchange.once, request.deadline)
         # Raised here, outside any `except`, so that no library's exception, with the request in it, hangs on it.

@@ -83,6 +83,12 @@ class Offering:
             chosen[place] = None
         return Offer(self._catalogue, tuple([self._catalogue[place] for place in chosen]), self._places)
 
+    def again(self, names: Sequence[str]) -> Offer:
+        """The tools of these names, which an earlier run was offered."""
+        places = {name: place for place, name in enumerate(self._catalogue.names)}
+        tools = tuple([self._catalogue[places[name]] for name in names if name in places])
+        return Offer(self._catalogue, tools, places)
+
     def _called(self, history: Sequence[Message]) -> list[int]:
         places: dict[int, None] = {}
         for message in history[: -LOOKED_BACK - 1 : -1]:

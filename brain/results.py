@@ -9,7 +9,7 @@ from specialists import Outcome
 
 from .events import Message, Turn, WireAttempt
 from .keys import redact
-from .ledger import Usage
+from .receipts import Usage
 
 __all__ = ["RunResult"]
 

@@ -19,15 +19,19 @@ from typing import Any
 from specialists import Attempt, Outcome
 from specialists.metering import CpuMeter
 
-from .dispatch import Observer
+from .books import Books, Page
+from .budgets import Budget
+from .dispatch import CheckedCall, Observer
 from .encoding import EncodedMessage, NotJson, as_message
-from .errors import ConfigurationError, NotBuilt, PromptError, RunTimeout
-from .events import AttemptMade, Message, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
+from .errors import ConfigurationError, PromptError, RunTimeout
+from .events import AttemptMade, Message, ModelResponse, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
+from .journal import Journal, idempotency_key, outcome_from_json, turn_from_json
 from .keys import redact
-from .ledger import Usage
-from .messages import ROLES, tool_message
+from .messages import ROLES, as_content, tool_message
 from .offering import Offer
+from .receipts import Usage
 from .results import RunResult
+from .storage.changes import Effect
 
 __all__ = ["NOTHING", "Run", "RunArguments", "check_arguments"]
 
@@ -46,6 +50,10 @@ class RunArguments:
     timeout: float | None
     approvals: Mapping[str, bool] | None
     group: str | None = None
+    session: str | None = None
+    budget: Budget | None = None
+    named: bool = False
+    """Whether the caller named the run, so that there may be one of this name to take up."""
 
 
 NOTHING = RunArguments(None, (), None, None, "", None, None)
@@ -76,7 +84,15 @@ class Run:
         self.logged = 0
         """How many of the calls stand in the log."""
         self.repairs = 0
+        self.books: Books | None = None
+        self.journal: Journal | None = None
+        self.salt = arguments.run_id
+        """What makes this run's idempotency keys its own."""
+        self.from_journal = False
+        """Whether the latest turn was taken from the journal."""
         self.meter = CpuMeter()
+        self.cpu_before = 0.0
+        """CPU seconds of the brain's own work in the process that ended the run."""
         self.last_failure: BaseException | None = None
         self.observer = Observer(attempt=self._attempt, wire=self.wire.append, ended=self._ended)
         self._cpu_rate = cpu_rate
@@ -96,6 +112,10 @@ class Run:
         logger.debug("%s answered by %s", outcome.tool, outcome.answered_by)
         if self.emit is not None:
             self.emit(ToolAnswered(outcome.call_id or "", outcome.tool or "", outcome))
+
+    def seconds(self) -> float:
+        """Wall time until now."""
+        return time.perf_counter() - self._start
 
     def late(self) -> bool:
         """Whether the deadline has passed (a timer may ring a moment early)."""
@@ -130,14 +150,68 @@ class Run:
                     return message["content"]
         return None
 
+    def key(self, step: str) -> str:
+        """The idempotency key of a step."""
+        return idempotency_key(self.salt, step)
+
+    def page(self, step: str, name: str, effect: Effect, **more: Any) -> Page:
+        """Where what a step takes is written down. ``more``: ``call``, ``arguments`` and ``schema``."""
+        assert self.books is not None
+        call = more.pop("call", None)
+        intent = None if self.journal is None else self.journal.intend(step, name, effect, **more)
+        return Page(self.books, call=call, tool=None if call is None else name, intent=intent)
+
+    def turn_from_journal(self, step: str) -> ModelResponse | None:
+        """The response of a turn that happened before the run was taken up."""
+        stored = None if self.journal is None else self.journal.result(step)
+        self.from_journal = stored is not None
+        if stored is None:
+            return None
+        turn, response = turn_from_json(stored)
+        self.turns.append(turn)
+        self.wire += turn.wire_attempts
+        return response
+
+    def call_from_journal(self, step: str, call: CheckedCall, answers: dict[str, dict[str, Any]]) -> bool:
+        """Whether a call happened before the run was taken up; if so, its answer is in ``answers``."""
+        stored = None if self.journal is None else self.journal.result(step)
+        if stored is None:
+            return False
+        self._take(stored, call.id, answers)
+        return True
+
+    def _take(self, stored: Mapping[str, Any], call_id: str, answers: dict[str, dict[str, Any]]) -> None:
+        if isinstance(answer := stored.get("answer"), dict):
+            answers[call_id] = answer
+            return
+        outcome = outcome_from_json(stored.get("outcome") or {})
+        self.wire += [each for attempt in attempts_of(outcome) for each in wire_of(attempt)]
+        self.calls.append(outcome)
+        answers[call_id] = as_content(outcome)
+
+    def answer_call(self, step: str, call: CheckedCall, answer: dict[str, Any]) -> dict[str, Any]:
+        """A call that is answered without being made: a person decided so, and that is a step as well."""
+        page = self.page(step, call.callee.name, call.effect, call=call.id)
+        page.commit({"answer": answer})
+        return answer
+
+    def take_all(self) -> None:
+        """Take every step from the journal: those of a run that is done."""
+        assert self.journal is not None
+        for step, stored in self.journal.results():
+            if "turn" in stored:
+                self.turn_from_journal(step)
+            else:
+                self._take(stored, "", {})
+
     def usage(self) -> Usage:
         """The bill so far."""
         return Usage.of(
             self.calls,
             self.wire,
-            brain_cpu_seconds=self.meter.high,
+            brain_cpu_seconds=self.meter.high + self.cpu_before,
             cpu_rate=self._cpu_rate,
-            seconds=time.perf_counter() - self._start,
+            seconds=self.seconds(),
         )
 
     def result(self, output: Any) -> RunResult[Any]:
@@ -169,15 +243,15 @@ def check_arguments(
     group: str | None = None,
 ) -> RunArguments:
     """Check the arguments of ``Brain.run``. Raises :class:`ConfigurationError` or :class:`PromptError`."""
-    if session is not None:
-        raise NotBuilt("sessions are not built yet; keep result.messages and pass them as history")
-    if budget is not None:
-        raise NotBuilt("budgets are not built yet; Brain(cost_limit=...) stops a run that has spent too much")
+    if budget is not None and not isinstance(budget, Budget):
+        raise ConfigurationError(f"budget is a Budget, such as Budget(usd='0.50'), not {budget!r}")
     if timeout is not None and (not isinstance(timeout, int | float) or not timeout > 0):
         raise ConfigurationError(f"timeout is in seconds and positive, not {timeout!r}")
-    for name, text in (("run_id", run_id), ("tenant", tenant), ("group", group)):
+    for name, text in (("run_id", run_id), ("tenant", tenant), ("session", session), ("group", group)):
         if text is not None and not isinstance(text, str):
             raise ConfigurationError(f"{name} is text, not {text!r}")
+        if text is not None and not text.isascii() and not _is_whole(text):
+            raise ConfigurationError(f"{name} contains half of a character pair; decode its source again")
     if approvals is not None and not isinstance(approvals, Mapping):
         raise ConfigurationError("approvals is a dictionary from the ids of calls to True or False")
     if history is not None and (isinstance(history, str | bytes) or not isinstance(history, Iterable)):
@@ -187,9 +261,27 @@ def check_arguments(
         messages = tuple([_as_message(message) for message in messages])
     if prompt is not None:
         prompt = _checked_prompt(prompt)
-    elif not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")):
+    elif run_id is None and (
+        not messages or (messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls"))
+    ):
         raise PromptError("there is no prompt and nothing to resume; say what is wanted")
-    return RunArguments(prompt, messages, deps, tenant, run_id or os.urandom(16).hex(), timeout, approvals, group)
+    id = run_id or os.urandom(16).hex()
+    return RunArguments(
+        prompt, messages, deps, tenant, id, timeout, approvals, group, session, budget, named=bool(run_id)
+    )
+
+
+def _is_open(messages: Sequence[Message]) -> bool:
+    """Whether something is left to do."""
+    return bool(messages) and (messages[-1]["role"] != "assistant" or bool(messages[-1].get("tool_calls")))
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _as_message(message: Any) -> EncodedMessage:
@@ -214,3 +306,13 @@ def _checked_prompt(prompt: str) -> str:
             " again"
         ) from None
     return redact(prompt)  # an API key pasted by mistake goes to no model, no tool and no log
+
+
+def attempts_of(outcome: Outcome[Any]) -> tuple[Attempt, ...]:
+    """Every attempt of a call, an audit's too."""
+    return outcome.attempts if outcome.audit is None else (*outcome.attempts, outcome.audit)
+
+
+def wire_of(attempt: Attempt) -> list[WireAttempt]:
+    """The requests that left for an attempt."""
+    return [each for each in attempt.wire_attempts if isinstance(each, WireAttempt)]

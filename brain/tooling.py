@@ -39,7 +39,8 @@ class RunContext(Generic[Deps]):
     """What a tool may know of the run that calls it, as its first parameter.
 
     ``deps`` is what the application gave to ``run(deps=...)``; ``deadline`` is a point on :func:`time.monotonic`;
-    ``group`` is the group of calls whose certificates hold in this run.
+    ``group`` is the group of calls whose certificates hold in this run. ``idempotency_key`` is the same whenever this
+    very call is made again, also after a crash: pass it to services that make nothing twice under one key.
     """
 
     deps: Deps
@@ -48,6 +49,8 @@ class RunContext(Generic[Deps]):
     tenant: str | None = None
     deadline: float | None = None
     group: str | None = None
+    session: str | None = None
+    idempotency_key: str = ""
 
 
 class Tool(Generic[P, R]):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -71,8 +70,9 @@ class Hooks:
     def ended(self, outcome: Outcome[Any]) -> None:
         """Called once, when the climb has come to its end by itself. An audit of the answer may follow."""
 
-    async def before(self, rung: str, question: Question) -> Attempt | None:
-        """Return an attempt (``refused``, ``overloaded``) to have it stand in place of the rung's own.
+    async def before(self, rung: str, question: Question) -> Attempt | float | None:
+        """Return an attempt (``refused``, ``overloaded``) to have it stand in place of the rung's own; or the seconds
+        that the rung may take, where they are fewer than it would have.
 
         When this raises, or is cancelled, nothing was attempted: the climb ends and ``after`` is not called.
         """
@@ -136,15 +136,20 @@ async def attempt_on(name: str, rung: Rung, question: Question, hooks: Hooks) ->
         return ended("timeout", "no time was left for it")
     attempt = None
     begun = False
-    limit = None if remaining is None else asyncio.timeout(remaining)
+    limit = asyncio.timeout(remaining)
     try:
-        async with limit or _no_limit:
-            attempt = await hooks.before(name, question)
-            if attempt is None:
+        async with limit:
+            said = await hooks.before(name, question)
+            if isinstance(said, Attempt):
+                attempt = said
+            else:
                 begun = True
+                if said is not None and (remaining is None or said < remaining):
+                    question = replace(question, deadline=time.monotonic() + said)
+                    limit.reschedule(asyncio.get_running_loop().time() + said)
                 attempt = await rung(question)
     except BaseException as error:
-        if isinstance(error, TimeoutError) and limit is not None and limit.expired():
+        if isinstance(error, TimeoutError) and limit.expired():
             return ended("timeout", "the time for the whole call was over")
         if begun:  # what was reserved for it is settled, whatever ended it
             cancelled = isinstance(error, asyncio.CancelledError)
@@ -154,6 +159,3 @@ async def attempt_on(name: str, rung: Rung, question: Question, hooks: Hooks) ->
         raise
     # An attempt counts for the rung that was asked, whatever name it brings: else the climb might never end.
     return hooks.after(attempt if attempt.rung == name else replace(attempt, rung=name))
-
-
-_no_limit: nullcontext[None] = nullcontext()

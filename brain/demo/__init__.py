@@ -23,7 +23,7 @@ from specialists.onnx import require_runtime
 from ..agent import Brain
 from ..errors import Abstained, BrainError, ConfigurationError, InvalidToolCall, PromptError
 from ..events import AttemptMade, Done, ToolCalled
-from ..ledger import Usage
+from ..receipts import Usage
 from ..results import RunResult
 from ..tooling import tool
 

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from ..errors import (
     RateLimited,
     RequestRejected,
 )
-from ..events import ModelResponse, TokenUsage, WireAttempt, WireOutcome
+from ..events import ModelResponse, Sending, TokenUsage, WireAttempt, WireOutcome
 from ..keys import redact
 from ..prices import PriceBook, Quote, served
 from .flight import Flight, flight
@@ -116,6 +116,8 @@ class Exchange:
     deadline: float | None
     on_attempt: Callable[[WireAttempt], None]
     on_text: Callable[[str], None] | None
+    on_send: Callable[[Sending], Awaitable[float | None]] | None = None
+    idempotency_key: str | None = None
 
     def worst_case(self) -> Cost:
         """The most that sending this body once can cost: unpriced when the model has no price or the body no bound.
@@ -134,17 +136,28 @@ class Exchange:
         return Cost.unpriced() if high is None else Cost.bounded(0, high)
 
     async def once(self) -> Try:
-        """Send the body once. ``on_attempt`` is called exactly once, whatever happens."""
+        """Send the body once. ``on_attempt`` is called exactly once, whatever happens.
+
+        What ``on_send`` raises is raised, and nothing was sent then; ``on_attempt`` is not called.
+        """
+        id, limit = os.urandom(16).hex(), self.timeout
+        if self.on_send is not None:
+            if self.deadline is not None:
+                limit = min(limit, max(0.0, self.deadline - time.monotonic()))
+            quote = self._quote(None, datetime.now(UTC))
+            price = None if quote is None else quote.to_json()
+            granted = await self.on_send(Sending(id, self.model, self.origin, self.worst_case(), limit, price))
+            limit = limit if granted is None else min(limit, granted)
         started, at = time.monotonic(), datetime.now(UTC)
-        seen = Flight(MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES)
+        seen = Flight(MAX_BODY_BYTES if self.on_text is None else MAX_STREAM_BYTES, self.idempotency_key)
         handed: list[bool] = []
         token = flight.set(seen)
         try:
-            end = await self._bounded(seen, started, handed)
+            end = await self._bounded(seen, started, limit, handed)
         except BaseException:
             # Cancelled, or the caller's on_text raised: the request is given up, and what it cost stays on the bill.
             end = _End("cancelled", reason="The caller gave the request up.")
-            self.on_attempt(self._attempt(end, seen, started, at, self._usage(end, seen), None))
+            self.on_attempt(self._attempt(id, end, seen, started, at, self._usage(end, seen), None))
             raise
         finally:
             flight.reset(token)
@@ -153,14 +166,14 @@ class Exchange:
         usage = self._usage(end, seen)
         done = end.completion
         answered = None if done is None or done.model is None else _clean(done.model)
-        attempt = self._attempt(end, seen, started, at, usage, answered)
+        attempt = self._attempt(id, end, seen, started, at, usage, answered)
         self.on_attempt(attempt)
         if done is not None:
             return Try(attempt, ModelResponse(done.text, done.tool_calls, done.finish_reason, answered, usage))
         return Try(attempt, None, self._error(end), end.retryable, end.retry_after)
 
-    async def _bounded(self, seen: Flight, started: float, handed: list[bool]) -> _End:
-        until = started + self.timeout if self.deadline is None else min(started + self.timeout, self.deadline)
+    async def _bounded(self, seen: Flight, started: float, limit: float, handed: list[bool]) -> _End:
+        until = started + limit if self.deadline is None else min(started + limit, self.deadline)
         try:
             async with asyncio.timeout(until - time.monotonic()) as timer:
                 try:
@@ -392,13 +405,13 @@ class Exchange:
         return quote.worst(*tokens, seconds=max(seconds, self.timeout))
 
     def _attempt(
-        self, end: _End, seen: Flight, started: float, at: datetime, usage: TokenUsage, answered: str | None
+        self, id: str, end: _End, seen: Flight, started: float, at: datetime, usage: TokenUsage, answered: str | None
     ) -> WireAttempt:
         seconds = time.monotonic() - started
         stated = end.completion.service_tier if end.completion is not None else None
         quote = self._quote(stated, at)
         attempt = WireAttempt(
-            id=os.urandom(16).hex(),
+            id=id,
             model=self.model,
             endpoint=self.origin,
             outcome=end.outcome,

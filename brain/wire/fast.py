@@ -77,12 +77,16 @@ class AiohttpSender:
             for name in ("Content-Length", "Host", "Transfer-Encoding"):  # aiohttp's to write
                 same[1].popall(name, None)
             same[1]["Accept-Encoding"] = "identity"
+        headers = same[1]
+        if (key := request.extensions["idempotency_key"]) is not None:
+            headers = CIMultiDict(headers)
+            headers["Idempotency-Key"] = key
         body: Any = request.extensions["body"]
         if len(body) > LARGE_BYTES:
             body = io.BytesIO(body)
         try:
             response = await self._session.request(
-                request.method, known[1], headers=same[1], data=body, allow_redirects=False
+                request.method, known[1], headers=headers, data=body, allow_redirects=False
             )
         except (aiohttp.ClientError, OSError) as error:
             raise _as_known(error) from None

@@ -23,11 +23,13 @@ KEPT_SECONDS = 15.0
 class Flight:
     """What is known of one request under way. Read by whoever has to say what a failure may have cost."""
 
-    __slots__ = ("limit", "received", "retry_after", "sent", "status")
+    __slots__ = ("idempotency_key", "limit", "received", "retry_after", "sent", "status")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, idempotency_key: str | None = None) -> None:
         self.limit = limit
         """Most bytes of an answer."""
+        self.idempotency_key = idempotency_key
+        """Sent as a header, beside those that every request has."""
         self.sent = False
         """Whether a byte of the request may have reached the endpoint."""
         self.status: int | None = None

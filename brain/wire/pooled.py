@@ -56,12 +56,15 @@ class PooledSender:
             headers = [pair for pair in given.raw if pair[0].lower() not in _OURS]
             same = self._headers = (given, [(b"Host", url.netloc), *headers, (b"Accept-Encoding", b"identity")])
         body: bytes = request.extensions["body"]
+        own = [*same[1], (b"Content-Length", b"%d" % len(body))]
+        if (key := request.extensions["idempotency_key"]) is not None:
+            own.append((b"Idempotency-Key", key.encode("ascii")))
         return _PooledAnswer(
             await self._pool.handle_async_request(
                 httpcore2.Request(
                     request.method,
                     known[1],
-                    headers=[*same[1], (b"Content-Length", b"%d" % len(body))],
+                    headers=own,
                     content=body,
                 )
             )

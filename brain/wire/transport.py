@@ -111,7 +111,9 @@ class GuardedClient(httpx2.AsyncClient):
             same = self._written = (headers, httpx2.Headers(headers, encoding="ascii"))
         request = httpx2.Request(method, known[1], headers=same[1], stream=httpx2.ByteStream(content or b""))
         request.headers.encoding = "ascii"
-        request.extensions = {"body": content or b"", "headers": same[1]}
+        under_way = flight.get()
+        key = None if under_way is None else under_way.idempotency_key
+        request.extensions = {"body": content or b"", "headers": same[1], "idempotency_key": key}
         return request
 
     def _check(self, url: httpx2.URL) -> httpx2.URL:

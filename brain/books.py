@@ -1,0 +1,413 @@
+"""The books of one run: what it sends is reserved in the ledger before, and written down after, attempt by attempt.
+
+Everything goes into the store through here, in the order in which it happens, and a step of the journal goes together
+with the money that belongs to it. Nothing waits for a disk but what must not happen before it is written: an attempt
+for its reservation, a call for its intent. This module knows nothing of models, tools or messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
+from contextvars import ContextVar
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from specialists import Attempt, Cost, Policy
+
+from .budgets import Budget, Scope, allowances
+from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, RunBusy, UnpricedModel
+from .events import Sending, WireAttempt
+from .prices import cpu_cost
+from .storage.changes import Allowance, Change, Commit, Finish, Intend, Release, Reserve, Settle, Store
+from .storage.rows import LedgerRow, RowKind
+
+__all__ = ["Books", "Page", "current_books", "refused"]
+
+BRAIN_SLICE = 1.0
+"""CPU seconds of the brain's own work that money is set aside for at a time."""
+UNLIMITED = 60.0
+"""Seconds that an attempt on this machine is given under a budget when nothing else limits it: without any limit there
+is no most that it can cost."""
+GRACE = 1.0
+"""Seconds by which a stop may come late."""
+
+current_books: ContextVar[Books | None] = ContextVar("brain_books", default=None)
+"""Those of the run around: a run that a tool begins spends from the same budgets."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """An attempt in flight."""
+
+    row: LedgerRow
+    allowances: tuple[Allowance, ...]
+
+
+class Books:
+    """Those of the run ``scope.run``. ``fence``: its place in the journal, if it has one."""
+
+    def __init__(
+        self,
+        store: Store,
+        scope: Scope,
+        budgets: Sequence[Budget] = (),
+        *,
+        cpu_rate: Decimal | None = None,
+        parent: Books | None = None,
+        fence: int | None = None,
+        owner: str | None = None,
+    ) -> None:
+        self.store = store
+        self.scope = scope
+        self.budgets = tuple(budgets)
+        self.parent = parent
+        self.fence = fence
+        self._owner = owner
+        self._cpu_rate = cpu_rate
+        self._pending: list[Change] = []
+        self._inflight: dict[Future[list[Any]], tuple[Change, ...]] = {}
+        self._brain_id: str | None = None
+        self._brain_reserved = 0.0
+        self.limited = any(True for books in self._line() for _ in books.budgets)
+        """Whether any budget holds for this run."""
+        self.announces = self.limited or store.shared
+        """Whether anything has to be written before an attempt is made."""
+        if self.limited:
+            for books in self._line():
+                for budget in books.budgets:
+                    if any(each.spans_processes for each in budget.chain()) and not store.shared:
+                        raise ConfigurationError(
+                            "a budget that spans processes (per tenant, with a window or a name) needs a ledger that"
+                            " they share, and this one is in memory; give the brain a file: ledger='bill.db'"
+                        )
+            if parent is not None and parent.limited and parent.store is not store:
+                raise ConfigurationError(
+                    "this run was begun within a run that has a budget, and uses another ledger; use the same one"
+                )
+            self.allowances()  # a budget per session or tenant, and a run without one: before anything is done
+
+    def allowances(self) -> tuple[Allowance, ...]:
+        """What may be spent now, by this run and those around it."""
+        if not self.limited:
+            return ()
+        found: dict[str, Allowance] = {}
+        for books in self._line():
+            for allowance in allowances(books.budgets, books.scope):
+                found.setdefault(allowance.account, allowance)
+        return tuple(found.values())
+
+    def ceiling(self) -> Decimal | None:
+        """What a request without a known price is taken to cost at most."""
+        found = [each.ceiling for books in self._line() for budget in books.budgets for each in budget.chain()]
+        return max((each for each in found if each is not None), default=None)
+
+    def row(self, kind: RowKind, name: str, **fields: Any) -> LedgerRow:
+        """A row of this run."""
+        fields.setdefault("id", os.urandom(16).hex())
+        return LedgerRow(
+            kind=kind,
+            name=name,
+            run=self.scope.run,
+            parent_run=None if self.parent is None else self.parent.scope.run,
+            session=self.scope.session,
+            tenant=self.scope.tenant,
+            owner=self._owner,
+            **fields,
+        )
+
+    def pend(self, *changes: Change) -> None:
+        """Have ``changes`` written with the next ones."""
+        self._pending += changes
+
+    async def push(self, *changes: Change) -> list[Any]:
+        """Write what is pending, then ``changes`` as a whole; what each of them gives. A cancellation ends the wait.
+
+        Raises what the changes do, and :class:`LedgerError`.
+        """
+        before = self._hand_over()
+        future = self.store.apply(changes)
+        if before is None and future.done():
+            return future.result()
+        self._inflight[future] = changes
+        if before is not None:
+            await _wait(before)
+        given: list[Any] = await _wait(future)
+        return given
+
+    def _hand_over(self) -> Future[list[Any]] | None:
+        # What was handed over before and is kept by now needs no more looking after.
+        for future in [each for each in self._inflight if each.done() and each.exception() is None]:
+            del self._inflight[future]
+        if not self._pending:
+            return None
+        pending, self._pending = tuple(self._pending), []
+        future = self.store.apply(pending)
+        self._inflight[future] = pending
+        return future
+
+    async def close(self, finish: Finish | None = None) -> None:
+        """Write all that is left, ``finish`` as the last. Raises :class:`LedgerError`, and :class:`RunBusy` where the
+        run was taken up by another process: the steps are then that one's, and the bill is written all the same.
+        """
+        problem: Exception | None = None
+        rest = (*self._pending, *(() if finish is None else (finish,)))
+        self._pending = []
+        if rest:
+            self._inflight[self.store.apply(rest)] = rest
+        while self._inflight:
+            future = next(iter(self._inflight))
+            changes = self._inflight[future]
+            try:
+                await _wait(future)
+            except RunBusy as error:
+                problem = problem or error
+                money = tuple(each for each in changes if isinstance(each, Settle | Release))
+                if money:
+                    self._inflight[self.store.apply(money)] = money
+            except LedgerError as error:
+                problem = problem or error
+            except BrainError:
+                pass  # whoever waited for it was told
+            del self._inflight[future]
+        if problem is not None:
+            raise problem
+
+    async def brain_may_work(self, cpu_seconds: float) -> None:
+        """Before a turn: set money aside for the brain's own work. Raises :class:`BudgetExceeded`."""
+        if not self.limited or cpu_seconds < self._brain_reserved - BRAIN_SLICE / 2:
+            return
+        more = BRAIN_SLICE if self._brain_id is None else BRAIN_SLICE + max(0.0, cpu_seconds - self._brain_reserved)
+        usd = cpu_cost(more, self._cpu_rate).low
+        held = cpu_cost(self._brain_reserved + more, self._cpu_rate).low
+        id = self._brain_id or os.urandom(16).hex()
+        row = self.row("brain", "planning and dispatch", id=id, cost=Cost.bounded(0, held))
+        try:
+            await self.push(Reserve(row, self.allowances(), usd, 0, 0))
+        except asyncio.CancelledError:
+            self.pend(Release(id))
+            raise
+        self._brain_id = id
+        self._brain_reserved += more
+
+    def brain_worked(self, cpu_seconds: float, seconds: float) -> None:
+        """At the end: what the brain's own work took."""
+        if cpu_seconds <= 0 and self._brain_id is None:
+            return
+        fields: dict[str, Any] = {} if self._brain_id is None else {"id": self._brain_id}
+        row = self.row(
+            "brain",
+            "planning and dispatch",
+            outcome="answered",
+            cost=cpu_cost(cpu_seconds, self._cpu_rate),
+            cpu_seconds=cpu_seconds,
+            seconds=None,
+            **fields,
+        )
+        self.pend(Settle(row))
+
+    def _line(self) -> list[Books]:
+        """This run and those around it."""
+        line: list[Books] = []
+        books: Books | None = self
+        while books is not None:
+            line.append(books)
+            books = books.parent
+        return line
+
+
+class Page:
+    """What one turn or one call of a run brings into the books. ``intent``: its step in the journal."""
+
+    def __init__(
+        self, books: Books, *, call: str | None = None, tool: str | None = None, intent: Intend | None = None
+    ) -> None:
+        self.books = books
+        self.call = call
+        self.tool = tool
+        self.rung = "brain"
+        self._intent = intent
+        self._step = intent
+        self._open: dict[str, _Open] = {}
+        self._unannounced: _Open | None = None
+        self._local: _Open | None = None
+        self.refusal: BudgetExceeded | UnpricedModel | None = None
+        """Why something was not attempted: a budget had no room for it."""
+        self._policy: dict[str, Any] | None = None
+        self._certificate: str | None = None
+
+    def begin(self, policy: Policy) -> None:
+        """The policy that the call's attempts go by."""
+        self._policy = policy.to_json()
+        self._certificate = None if policy.certificate is None else policy.certificate.status
+
+    async def intend(self) -> None:
+        """Have the step's intent written, if that was not done together with a reservation."""
+        if self._intent is not None:
+            intent, self._intent = self._intent, None
+            await self.books.push(intent)
+
+    def commit(self, result: dict[str, Any]) -> None:
+        """The step has happened: its result is written together with its rows."""
+        if self._step is not None:
+            step, intent = self._step, self._intent
+            self._intent = None
+            if intent is not None:  # nothing had to be reserved for it
+                self.books.pend(intent)
+            self.books.pend(Commit(step.run, step.fence, step.step, result))
+
+    @property
+    def on_send(self) -> Callable[[Sending], Awaitable[float | None]] | None:
+        """For a model that announces what it sends."""
+        return self._on_send if self.books.announces else None
+
+    async def unannounced(self, model: str) -> None:
+        """Before a model is asked that does not announce: one reservation for whatever it sends."""
+        if self.books.limited:
+            sending = Sending(os.urandom(16).hex(), model, "", Cost.unpriced(), UNLIMITED)
+            await self._on_send(sending)
+            self._unannounced = self._open.pop(sending.id)
+        else:
+            await self.intend()
+
+    async def _on_send(self, sending: Sending) -> float | None:
+        books = self.books
+        allowed = books.allowances()
+        usd = sending.worst.high
+        if usd is None:
+            usd = books.ceiling() or Decimal(0)
+            if books.ceiling() is None and any(each.usd is not None for each in allowed):
+                self.refusal = UnpricedModel(
+                    f"a budget of money holds for this run, and nobody knows what {sending.model} costs; give the model"
+                    " a price (OpenAIModel(price=...)), or the budget a ceiling for one request (Budget(ceiling=...))"
+                )
+                raise self.refusal
+        row = books.row(
+            "model",
+            sending.model,
+            id=sending.id,
+            call=self.call,
+            tool=self.tool,
+            rung=self.rung,
+            endpoint=sending.endpoint or None,
+            price=sending.price,
+            cost=Cost.unpriced() if sending.worst.high is None else Cost.bounded(0, sending.worst.high),
+        )
+        granted = await self._reserve(Reserve(row, allowed, usd, _micros(sending.seconds)))
+        self._open[row.id] = _Open(row, allowed)
+        return None if granted is None else granted / 1_000_000
+
+    async def _reserve(self, change: Reserve) -> int | None:
+        intent = self._intent
+        changes = (change,) if intent is None else (intent, change)
+        self._intent = None
+        try:
+            granted: int | None = (await self.books.push(*changes))[-1]
+        except asyncio.CancelledError:
+            self.books.pend(Release(change.row.id))  # it may be applied yet
+            raise
+        except BudgetExceeded as error:
+            self._intent = intent  # nothing of it was written
+            self.refusal = error
+            raise
+        return granted
+
+    def on_attempt(self, wire: WireAttempt) -> None:
+        """A wire attempt has ended."""
+        opened = self._open.pop(wire.id, None)
+        stand_in = None
+        if opened is None and self._unannounced is not None:
+            stand_in, self._unannounced = self._unannounced, None
+        before = opened or stand_in
+        row = self.books.row(
+            "model",
+            wire.model,
+            id=wire.id,
+            call=self.call,
+            tool=self.tool,
+            rung=self.rung,
+            answered=wire.answered_model,
+            endpoint=wire.endpoint,
+            outcome=wire.outcome,
+            cost=wire.cost,
+            price=wire.price,
+            usage=wire.usage.to_json(),
+            seconds=wire.seconds,
+            details=wire.to_json(),
+            **({} if before is None else {"at": before.row.at}),
+        )
+        extra = self.books.allowances() if before is None else ()
+        self.books.pend(Settle(row, instead_of=None if stand_in is None else stand_in.row.id, allowances=extra))
+
+    def asked(self) -> None:
+        """A model that does not announce has been asked: what was set aside for nothing is given back."""
+        if self._unannounced is not None:
+            self.books.pend(Release(self._unannounced.row.id))
+            self._unannounced = None
+
+    async def before(self, kind: RowKind, name: str, rung: str, seconds: float | None, cores: int) -> float | None:
+        """Before an attempt on this machine that has ``seconds`` and may use ``cores``: the seconds it may take.
+
+        Raises :class:`BudgetExceeded`.
+        """
+        self.rung = rung
+        books = self.books
+        if not books.announces:
+            return None
+        allowed = books.allowances()
+        money = any(each.usd is not None for each in allowed)
+        limit = UNLIMITED if seconds is None and money else seconds
+        usd = None if limit is None else cpu_cost((limit + GRACE) * cores, books._cpu_rate).low
+        cost = Cost.unpriced() if usd is None else Cost.bounded(0, usd)
+        row = books.row(kind, name, call=self.call, tool=self.tool, rung=rung, cost=cost)
+        granted = await self._reserve(
+            Reserve(row, allowed, usd or Decimal(0), _micros(UNLIMITED if limit is None else limit))
+        )
+        self._local = _Open(row, allowed)
+        if granted is not None:
+            return granted / 1_000_000
+        return limit if money and seconds is None else None
+
+    def after(self, kind: RowKind, attempt: Attempt, *, audit: bool = False) -> None:
+        """An attempt on a rung has ended; it has its price."""
+        before, self._local = self._local, None
+        cost = attempt.cost if kind != "rung" and attempt.cost is not None else Cost.exact(0)
+        row = self.books.row(
+            kind,
+            attempt.source or attempt.rung,
+            call=self.call,
+            tool=self.tool,
+            rung=attempt.rung,
+            outcome=attempt.outcome,
+            cost=cost,
+            seconds=attempt.seconds,
+            cpu_seconds=attempt.cpu_seconds,
+            cpu_seconds_low=attempt.cpu_seconds_low,
+            confidence=attempt.confidence,
+            verdict=None if attempt.verdict is None else attempt.verdict.status,
+            steps=attempt.steps,
+            policy=self._policy,
+            certificate=self._certificate,
+            audit=audit,
+            details=attempt.to_json(),
+            **({} if before is None else {"id": before.row.id, "at": before.row.at}),
+        )
+        self.books.pend(Settle(row))
+
+
+def refused(rung: str, source: str, error: BudgetExceeded | UnpricedModel) -> Attempt:
+    """The attempt that stands in place of one that a budget had no room for."""
+    return Attempt(rung, "refused", 0.0, reason=str(error), source=source)
+
+
+def _micros(seconds: float) -> int:
+    return int(seconds * 1_000_000)
+
+
+async def _wait(future: Future[Any]) -> Any:
+    if future.done():
+        return future.result()
+    return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,244 @@
+"""The calls of one turn: checked, made concurrently, answered in the order asked; those that happened before a crash
+are taken from the journal, and those that may have happened are a person's to decide.
+
+What one call does is in :mod:`brain.dispatch`. This module knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from specialists import InvalidArguments
+from specialists.ladder import jsonable
+
+from .books import Page
+from .dispatch import CheckedCall, Dispatcher
+from .encoding import NotJson, encode
+from .errors import (
+    ApprovalRequired,
+    BrainError,
+    ConfigurationError,
+    InvalidToolCall,
+    RepeatLimit,
+    RunUncertain,
+)
+from .events import PendingApproval, ToolCall, ToolCalled
+from .journal import call_step, history_step
+from .logs import current_call
+from .messages import as_content, unanswered, user_message
+from .runs import Run
+from .tooling import RunContext
+
+__all__ = ["REPAIRS", "Caller"]
+
+REPAIRS = 1
+"""Rounds in which a model may mend a call or an answer of the wrong form."""
+
+DENIED = {"denied": "a person did not allow this call"}
+LOST = {"error": "the run was interrupted; the call may or may not have taken effect"}
+
+
+class Caller:
+    """Makes the calls of a turn. ``repairs``: rounds in which wrong calls may be mended. Shared by all runs."""
+
+    def __init__(self, dispatcher: Dispatcher, *, repeat_limit: int, repairs: int) -> None:
+        self._dispatcher = dispatcher
+        self._repeat_limit = repeat_limit
+        self._repairs = repairs
+
+    async def dispatch(self, run: Run, calls: Sequence[ToolCall]) -> None:
+        """Check the calls of the latest turn, make the good ones concurrently, and answer each in the order asked.
+
+        Raises :class:`ApprovalRequired` and :class:`RunUncertain` for calls that a person decides of,
+        :class:`InvalidToolCall` and :class:`RepeatLimit`, and :class:`BudgetExceeded` where a call has no answer
+        because a budget had no room.
+        """
+        problems: dict[str, str] = {}
+        good: list[CheckedCall] = []
+        if len({call.id for call in calls}) < len(calls):
+            # Answers could not be told apart, so none of the calls is run.
+            calls = run.rename_duplicates(calls)
+            problems = {call.id: "several calls had the same id; none was run" for call in calls}
+        else:
+            for call in calls:
+                if self._dispatcher.knows(call.name) and run.offer is not None:
+                    run.offer.add(call.name)
+                try:
+                    good.append(self._dispatcher.check(call))
+                except InvalidArguments as error:
+                    problems[call.id] = str(error)
+        answers: dict[str, dict[str, Any]] = {id: {"error": problem} for id, problem in problems.items()}
+        try:
+            if problems:
+                if run.repairs >= self._repairs:
+                    raise InvalidToolCall("; ".join(problems.values()))
+                run.repairs += 1
+            for checked in good:
+                self._count_repeat(run, checked)
+        except BrainError:
+            for checked in good:
+                answers[checked.id] = {"error": "the run was stopped before this call"}
+            run.add_answers(calls, answers)
+            raise
+        turn = len(run.turns) - 1
+        steps = {call.id: call_step(turn, place) for place, call in enumerate(calls)}
+        # What a person said is of calls that waited when the run was taken up, not of later ones with the same id.
+        decided = run.arguments.approvals if run.from_journal else None
+        await self._make(run, calls, good, steps, answers, decided or {})
+
+    async def resume(self, run: Run) -> None:
+        """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
+        open_calls = unanswered(run.messages)
+        approvals = dict(run.arguments.approvals or {})
+        taken_up = run.journal is not None and run.journal.resumed
+        for id, given in approvals.items():
+            if not taken_up and id not in {call.id for call in open_calls}:
+                raise ConfigurationError(f"no call with the id {id!r} waits for approval in this history")
+            if not isinstance(given, bool):
+                raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
+        good: list[CheckedCall] = []
+        answers: dict[str, dict[str, Any]] = {}
+        for call in open_calls:
+            try:
+                checked = self._dispatcher.check(call)
+            except InvalidArguments as error:
+                answers[call.id] = {"error": str(error)}
+                continue
+            if approvals.get(call.id) is None and not checked.requires_approval and not taken_up:
+                answers[call.id] = LOST
+            else:
+                good.append(checked)
+        steps = {call.id: history_step(place) for place, call in enumerate(open_calls)}
+        await self._make(run, open_calls, good, steps, answers, approvals, lost=True)
+        if run.arguments.prompt is not None:
+            run.messages.append(user_message(run.arguments.prompt))
+
+    async def _make(
+        self,
+        run: Run,
+        calls: Sequence[ToolCall],
+        good: Sequence[CheckedCall],
+        steps: Mapping[str, str],
+        answers: dict[str, dict[str, Any]],
+        decided: Mapping[str, bool],
+        *,
+        lost: bool = False,
+    ) -> None:
+        """Make those of the ``good`` calls that are to be made. ``lost``: of calls that nobody decided of, nobody knows
+        whether they were made, unless the journal does."""
+        todo: list[CheckedCall] = []
+        waiting: list[PendingApproval] = []
+        uncertain: list[PendingApproval] = []
+        for call in good:
+            step = steps[call.id]
+            if run.call_from_journal(step, call, answers):
+                continue
+            begun = None if run.journal is None else run.journal.in_flight(step)
+            if begun is not None and call.effect == "once":
+                # Another id each time: what was said before the crash is no leave to do it twice.
+                id = f"{call.id}!{begun.times}"
+                given, pending = decided.get(id), uncertain
+            else:
+                id, pending = call.id, waiting
+                given = decided.get(id) if call.requires_approval or lost else True
+            if given is None and lost and begun is None and not call.requires_approval:
+                answers[call.id] = run.answer_call(step, call, LOST)
+            elif given is None:
+                pending.append(PendingApproval(id, call.callee.name, call.arguments))
+            elif given:
+                todo.append(call)
+            else:
+                answers[call.id] = run.answer_call(step, call, LOST if begun is not None else DENIED)
+        try:
+            await self._run_calls(run, todo, steps, answers)
+        finally:
+            run.add_answers(calls, answers)
+        if uncertain:
+            names = ", ".join(call.tool for call in uncertain)
+            raise RunUncertain(
+                f"the run was cut off while {names} was called, and nobody knows whether it took effect; look, and"
+                f" resume with run(run_id={run.id!r}, approvals={{id: True}}) to call it again, or False to go on"
+                " without",
+                pending=uncertain,
+            )
+        if waiting:
+            names = ", ".join(call.tool for call in waiting)
+            how = "history=error.result.messages" if run.journal is None else f"run_id={run.id!r}"
+            raise ApprovalRequired(
+                f"{names} waits for a person's approval; resume with run({how}, approvals={{id: True}})",
+                pending=waiting,
+            )
+
+    async def _run_calls(
+        self, run: Run, calls: Sequence[CheckedCall], steps: Mapping[str, str], answers: dict[str, dict[str, Any]]
+    ) -> None:
+        """Make ``calls`` concurrently and add what each answered; also, when stopped, what the ended ones did."""
+        refusals: list[BrainError] = []
+
+        async def one(call: CheckedCall) -> None:
+            current_call.set(call.id)
+            arguments = run.arguments
+            step = steps[call.id]
+            context = RunContext(
+                arguments.deps,
+                run.id,
+                call.id,
+                arguments.tenant,
+                run.deadline,
+                arguments.group,
+                arguments.session,
+                run.key(step),
+            )
+            if run.emit is not None:
+                run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
+            page = self._page(run, step, call)
+            outcome = await self._dispatcher.call(call, context, run.observer, page)
+            if not outcome.accepted and page.refusal is not None:
+                refusals.append(page.refusal)  # no answer to remember: with more room there may be one
+                return
+            answers[call.id] = as_content(outcome)
+            if run.journal is not None:
+                page.commit({"outcome": outcome.to_json()})
+
+        if not calls:
+            return
+        first = len(run.calls)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for call in calls:
+                    group.create_task(one(call))
+        except BaseExceptionGroup as several:  # a ledger that cannot be written, a run that another process has now
+            raise several.exceptions[0] from None
+        finally:  # in the order asked: which call ends first is chance
+            asked = {call.id: place for place, call in enumerate(calls)}
+            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked[outcome.call_id or ""])
+        if refusals:
+            raise refusals[0]
+
+    def _page(self, run: Run, step: str, call: CheckedCall) -> Page:
+        if run.journal is None:
+            return run.page(step, call.callee.name, call.effect, call=call.id)
+        name, schema = call.callee.name, self._dispatcher.digest(call.callee.name)
+        arguments = jsonable(dict(call.arguments))
+        return run.page(step, name, call.effect, call=call.id, arguments=arguments, schema=schema)
+
+    def _count_repeat(self, run: Run, call: CheckedCall) -> None:
+        key = (call.callee.name, _canonical(call.arguments))
+        run.repeats[key] += 1
+        if run.repeats[key] > self._repeat_limit:
+            raise RepeatLimit(
+                f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
+                f" repeat_limit is {self._repeat_limit}"
+            )
+
+
+def _canonical(arguments: Mapping[str, Any]) -> str:
+    """Equal arguments as equal texts. They stand in the order of the parameters already, unless some nest."""
+    if all(type(value) in (str, int, float, bool, type(None)) for value in arguments.values()):
+        with contextlib.suppress(NotJson):
+            return encode(arguments).decode()
+    return json.dumps(jsonable(dict(arguments)), sort_keys=True)
