@@ -76,6 +76,8 @@ class _Drafted:
 class Planner:
     """A :class:`~brain.events.ChatModel` that needs no key, no network and no model."""
 
+    announces = True  # all that it sends, which is nothing
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: list[Catalogue] = []

@@ -14,6 +14,8 @@ from typing import Any, Literal, get_args
 
 from specialists import Cost, strict_json
 
+from ..keys import redact
+
 __all__ = ["COLUMNS", "LedgerRow", "RowKind", "now"]
 
 RowKind = Literal["model", "specialist", "function", "brain", "rung"]
@@ -198,7 +200,7 @@ def now() -> str:
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:
-    return None if value is None else _encode(value)
+    return None if value is None else redact(_encode(value))
 
 
 def _object(name: str, text: Any) -> dict[str, Any] | None:

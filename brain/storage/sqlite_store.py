@@ -18,6 +18,7 @@ from specialists import Cost, strict_json
 from specialists.costs import EXACT
 
 from ..errors import BudgetExceeded, JournalCorrupt, RunBusy, RunTaken, UnknownRun
+from ..keys import redact
 from .changes import (
     Allowance,
     Begin,
@@ -470,7 +471,7 @@ def _count(value: Any) -> int:
 
 
 def _written(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return redact(json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")))
 
 
 def _read(text: Any) -> dict[str, Any]:

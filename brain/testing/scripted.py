@@ -43,6 +43,8 @@ class ScriptedModel:
     :class:`ScriptError` at the end when steps are left over. It makes no wire attempts.
     """
 
+    announces = True  # all that it sends, which is nothing
+
     def __init__(self, steps: Iterable[Step] = (), *, name: str = "scripted") -> None:
         self._steps: list[Step] = [steps] if isinstance(steps, str) else list(steps)
         self._name = name

@@ -18,7 +18,7 @@ from typing import Any
 from specialists import Cost
 
 from ..errors import ModelTimeout
-from ..events import ModelRequest, ModelResponse, TokenUsage, WireAttempt, WireOutcome
+from ..events import ModelRequest, ModelResponse, Sending, TokenUsage, WireAttempt, WireOutcome
 from ..prices import Price, token_cost
 from .replies import count_tokens
 from .scripted import ScriptError
@@ -40,6 +40,8 @@ class SimulatedModel:
     Tokens are counted as one for every four bytes of UTF-8 of messages and answer. Each question makes one wire
     attempt, priced at ``price`` exactly (``None``: unpriced). ``latency``: seconds, or a range to draw from.
     """
+
+    announces = True
 
     def __init__(
         self,
@@ -87,14 +89,21 @@ class SimulatedModel:
         chance = random.Random(hashlib.sha256(f"{self._seed}\0{question}".encode("utf-8", "replace")).digest())
         text = _written(self._answer(question, chance), request.output_schema)
         usage = TokenUsage(count_tokens(list(request.messages)), count_tokens(text), 0, 0, 0, "provider")
+        id, until, seconds = uuid.uuid4().hex, request.deadline, chance.uniform(*self._latency)
+        if request.on_send is not None:
+            cost = self._cost(usage)
+            worst = Cost.unpriced() if cost.high is None else Cost.bounded(0, cost.high)
+            granted = await request.on_send(Sending(id, self._name, ENDPOINT, worst, seconds))
+            if granted is not None:
+                until = min(time.monotonic() + granted, float("inf") if until is None else until)
         started = time.monotonic()
         late = False
         try:
-            late = await self._wait(chance.uniform(*self._latency), request.deadline)
+            late = await self._wait(seconds, until)
         except BaseException:
-            on_attempt(self._attempt("cancelled", started, usage))
+            on_attempt(self._attempt(id, "cancelled", started, usage))
             raise
-        attempt = self._attempt("timeout" if late else "ok", started, usage)
+        attempt = self._attempt(id, "timeout" if late else "ok", started, usage)
         on_attempt(attempt)
         if late:
             raise ModelTimeout(f"{self._name} did not answer before the deadline.", wire_attempts=[attempt])
@@ -135,12 +144,15 @@ class SimulatedModel:
         await asyncio.sleep(max(0.0, left) if late and left is not None else seconds)
         return late
 
-    def _attempt(self, outcome: WireOutcome, started: float, usage: TokenUsage) -> WireAttempt:
-        cost = token_cost(usage, self._name, self._price) if self._price is not None else Cost.unpriced()
+    def _cost(self, usage: TokenUsage) -> Cost:
+        return token_cost(usage, self._name, self._price) if self._price is not None else Cost.unpriced()
+
+    def _attempt(self, id: str, outcome: WireOutcome, started: float, usage: TokenUsage) -> WireAttempt:
+        cost = self._cost(usage)
         if outcome != "ok" and cost.high is not None:
             cost = Cost.bounded(0, cost.high)
         return WireAttempt(
-            id=uuid.uuid4().hex,
+            id=id,
             model=self._name,
             endpoint=ENDPOINT,
             outcome=outcome,
