@@ -295,7 +295,7 @@ class SqliteFile:
             for task in tasks[:begun]:
                 if task.error is None:  # one of its own each, since several threads may raise them at once
                     task.error = complaint(self._home(), error)
-                    task.error.__cause__ = error
+                    task.error.__cause__ = error.__cause__ or error
         lane.thread = None
         return begun
 
@@ -335,7 +335,7 @@ class SqliteFile:
                 return value
             except BaseException as error:
                 lane.let_go()
-                if isinstance(error, sqlite3.Error) and is_complaint(error):
+                if isinstance(error, sqlite3.Error) and is_complaint(error) and not _wrote(error):
                     raise complaint(self._home(), error) from error
                 raise
             finally:
@@ -360,6 +360,11 @@ class SqliteFile:
             worker.abandon()
         for lane in (self._writing, self._reading):
             lane.renew(in_memory=self.path is None)
+
+
+def _wrote(error: sqlite3.Error) -> bool:
+    """Whether a work tried to write where it may only read: a mistake of its own, and no trouble of the file."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY
 
 
 def _commit(connection: sqlite3.Connection, path: str | None) -> None:

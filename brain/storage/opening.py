@@ -29,8 +29,12 @@ __all__ = ["LOOKS", "Schema", "check_version", "open_file", "open_memory"]
 WAL_LIMIT = 16 * 2**20
 """Bytes that the write-ahead log keeps on the disk after it was larger."""
 
-CHECKED_SIZE = 16 * 2**20
-"""Bytes up to which a file that was not closed cleanly is read as a whole at opening."""
+CHECKED, CHECKED_UNCLEAN = 16 * 2**20, 64 * 2**20
+"""Bytes up to which a file is read as a whole at opening, for about a millisecond a megabyte; the second is for one
+that was not closed cleanly. Damage in a larger one is found when it is met."""
+
+SMALLEST = 512
+"""Bytes of the smallest database, which is one page."""
 
 LOOKS = 20
 """How often a file that changes while it is looked at is looked at again."""
@@ -79,8 +83,8 @@ def open_memory(schema: Schema) -> sqlite3.Connection:
 def open_file(path: str, schema: Schema, *, durable: bool, read_only: bool, check: bool) -> sqlite3.Connection:
     """A connection to the file at the real ``path``, which is made when it is not there; its folder is not.
 
-    ``check``: read all of a file that was not closed cleanly, when it is not large. Raises :class:`LedgerError`, and
-    then the file is as it was; :class:`JournalCorrupt` when it is damaged.
+    ``check``: look for damage in all of the file, when it is not large. Raises :class:`LedgerError`, and then the file
+    is as it was; :class:`JournalCorrupt` when it is damaged.
     """
     made = _look(path, schema)
     try:
@@ -145,6 +149,8 @@ def _look(path: str, schema: Schema) -> bool:
     with _touching:
         if info is None:
             return _make(path)
+    if 0 < info.st_size < SMALLEST:  # SQLite would take it for an empty one, and write over it
+        raise _damaged(path, "file is not a database")
     if info.st_size:
         _inspect(path, schema)
     elif _size(f"{path}-wal"):
@@ -235,7 +241,7 @@ def _guard(connection: sqlite3.Connection, schema: Schema) -> None:
 
 
 def _prepare(connection: sqlite3.Connection, path: str, schema: Schema, *, durable: bool, check: bool) -> None:
-    check = check and _size(f"{path}-wal") > 0 and _size(path) <= CHECKED_SIZE
+    check = check and _size(path) <= (CHECKED_UNCLEAN if _size(f"{path}-wal") else CHECKED)
     _guard(connection, schema)
     state = _state(connection)
     _check_ours(path, schema, *state)

@@ -85,13 +85,13 @@ class Worker:
                     self._thread = thread
                 except RuntimeError:  # no more threads
                     pass
-            at_once = self._thread is None
-            if not at_once:
+            if self._thread is not None and not _exiting:
                 self._handed += 1
                 self._waiting.append(task)
                 self._condition.notify_all()
-        if at_once:
-            self._handle([task])
+                return
+        self.finish()  # in order, at the exit too
+        self._handle([task])
 
     def finish(self) -> None:
         """Wait until all that was handed over is done; the thread ends."""
