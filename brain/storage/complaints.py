@@ -61,6 +61,8 @@ def complaint(path: str | None, error: BaseException) -> LedgerError:
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         remedy += f" by {_holders(path)}: see why"
     kind = JournalCorrupt if code in CORRUPT else LedgerError
+    if code == sqlite3.SQLITE_READONLY and path is not None and _writable(path):
+        kind, remedy = JournalCorrupt, DAMAGED  # only a bit in its header says so
     return kind(f"{what} cannot be used ({error or type(error).__name__}): {remedy}")
 
 
@@ -70,6 +72,10 @@ def _code(error: sqlite3.Error) -> int | None:
         return code & 0xFF
     # Python's own words for a text that is not UTF-8; SQLite does not look.
     return sqlite3.SQLITE_CORRUPT if str(error).startswith("Could not decode to UTF-8") else None
+
+
+def _writable(path: str) -> bool:
+    return os.access(path, os.W_OK) and os.access(os.path.dirname(path), os.W_OK)
 
 
 def _holders(path: str | None) -> str:
