@@ -16,7 +16,7 @@ from .exact import amount
 from .rates import Amount, Price
 from .tiers import STANDARD, tier_name
 
-__all__ = ["ANY_TIER", "BEGINNING", "END", "PriceEntry"]
+__all__ = ["ANY_TIER", "BEGINNING", "END", "PriceEntry", "moment_of"]
 
 ANY_TIER = "any"
 BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -92,8 +92,8 @@ class PriceEntry:
             "like": None if like is None else _name("like", like),
             "endpoint": None if endpoint is None else _place(where, endpoint),
             "tier": _tier(where, tier) if tier is not None else None if factor is not None else STANDARD,
-            "since": BEGINNING if since is None else _moment(where, "since", since),
-            "until": END if until is None else _moment(where, "until", until),
+            "since": BEGINNING if since is None else moment_of(where, "since", since),
+            "until": END if until is None else moment_of(where, "until", until),
             "label": where,
         }
         if values["factor"] is not None and values["factor"] > _MOST_FACTOR:
@@ -147,7 +147,8 @@ def _tier(where: str, tier: Any) -> str:
     return tier_name(tier)
 
 
-def _moment(where: str, what: str, value: Any) -> datetime:
+def moment_of(where: str, what: str, value: Any) -> datetime:
+    """A date's midnight in UTC, or the moment itself; ``what`` of ``where`` is named in a ``PriceError``."""
     if isinstance(value, datetime):
         if value.tzinfo is None or value.utcoffset() is None:
             raise PriceError(f"{where}: {what} {value} needs a time zone, such as {value.isoformat()}Z for UTC.")

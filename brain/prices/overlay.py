@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PriceError
-from .entries import PriceEntry
+from .entries import PriceEntry, moment_of
 from .exact import amount, exactly
 from .rates import Price
 
@@ -118,8 +118,8 @@ def _entry(where: str, table: Mapping[str, Any]) -> PriceEntry:
         like=table.get("like"),
         endpoint=table.get("endpoint"),
         tier=table.get("tier"),
-        since=table.get("from"),
-        until=table.get("until"),
+        since=moment_of(where, "from", table["from"]) if "from" in table else None,
+        until=moment_of(where, "until", table["until"]) if "until" in table else None,
         label=where,
     )
 
