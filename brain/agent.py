@@ -487,7 +487,7 @@ class Brain(Generic[Out]):
         """Write down what is left. A problem is returned, and logged: another error may be ending the run already."""
         books, journal = run.books, run.journal
         assert books is not None
-        books.brain_worked(run.meter.high, run.seconds())
+        books.brain_worked(run.meter.high)
         finish = None
         if journal is not None:
             result = None if error is not None else self._to_store(run, output)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from specialists import Attempt, Cost, Policy
@@ -22,8 +24,8 @@ from .budgets import Budget, Scope, allowances
 from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, RunBusy, UnpricedModel
 from .events import Sending, WireAttempt
 from .prices import cpu_cost
-from .storage.changes import Allowance, Change, Commit, Finish, Intend, Release, Reserve, Settle, Store
-from .storage.rows import LedgerRow, RowKind
+from .storage.changes import Allowance, Change, Commit, Finish, Intend, Note, Release, Reserve, Settle, Store
+from .storage.rows import NOTHING, LedgerRow, RowKind, moment
 
 __all__ = ["Books", "Page", "current_books", "refused"]
 
@@ -69,6 +71,7 @@ class Books:
         self._owner = owner
         self._cpu_rate = cpu_rate
         self._pending: list[Change] = []
+        self._notes: list[Note] = []
         self._inflight: dict[Future[list[Any]], tuple[Change, ...]] = {}
         self._brain_id: str | None = None
         self._brain_reserved = 0.0
@@ -104,6 +107,16 @@ class Books:
         """What a request without a known price is taken to cost at most."""
         found = [each.ceiling for books in self._line() for budget in books.budgets for each in budget.chain()]
         return max((each for each in found if each is not None), default=None)
+
+    def note(self, make: Callable[[], Change], cost: Cost) -> None:
+        """Have the settled attempt written down that ``make`` describes, with the next changes.
+
+        Where nobody else sees the ledger and no budget holds, it is described when somebody looks.
+        """
+        if self.announces:
+            self._pending.append(make())
+        else:
+            self._notes.append(Note(make, cost))
 
     def row(self, kind: RowKind, name: str, **fields: Any) -> LedgerRow:
         """A row of this run."""
@@ -153,6 +166,11 @@ class Books:
         """Write all that is left, ``finish`` as the last. Raises :class:`LedgerError`, and :class:`RunBusy` where the
         run was taken up by another process: the steps are then that one's, and the bill is written all the same.
         """
+        if self._notes:
+            self.store.note(self._notes)
+            self._notes = []
+        if not self._pending and finish is None and not self._inflight:
+            return
         problem: Exception | None = None
         rest = (*self._pending, *(() if finish is None else (finish,)))
         self._pending = []
@@ -193,21 +211,18 @@ class Books:
         self._brain_id = id
         self._brain_reserved += more
 
-    def brain_worked(self, cpu_seconds: float, seconds: float) -> None:
+    def brain_worked(self, cpu_seconds: float) -> None:
         """At the end: what the brain's own work took."""
         if cpu_seconds <= 0 and self._brain_id is None:
             return
-        fields: dict[str, Any] = {} if self._brain_id is None else {"id": self._brain_id}
-        row = self.row(
-            "brain",
-            "planning and dispatch",
-            outcome="answered",
-            cost=cpu_cost(cpu_seconds, self._cpu_rate),
-            cpu_seconds=cpu_seconds,
-            seconds=None,
-            **fields,
-        )
-        self.pend(Settle(row))
+        cost = cpu_cost(cpu_seconds, self._cpu_rate)
+        fields: dict[str, Any] = {"cost": cost, "cpu_seconds": cpu_seconds, "outcome": "answered"}
+        if self._brain_id is not None:
+            fields["id"] = self._brain_id
+        self.note(partial(self._settle, "brain", "planning and dispatch", fields), cost)
+
+    def _settle(self, kind: RowKind, name: str, fields: dict[str, Any]) -> Settle:
+        return Settle(self.row(kind, name, **fields))
 
     def _line(self) -> list[Books]:
         """This run and those around it."""
@@ -236,13 +251,11 @@ class Page:
         self._local: _Open | None = None
         self.refusal: BudgetExceeded | UnpricedModel | None = None
         """Why something was not attempted: a budget had no room for it."""
-        self._policy: dict[str, Any] | None = None
-        self._certificate: str | None = None
+        self._policy: Policy | None = None
 
     def begin(self, policy: Policy) -> None:
         """The policy that the call's attempts go by."""
-        self._policy = policy.to_json()
-        self._certificate = None if policy.certificate is None else policy.certificate.status
+        self._policy = policy
 
     async def intend(self) -> None:
         """Have the step's intent written, if that was not done together with a reservation."""
@@ -322,25 +335,32 @@ class Page:
         if opened is None and self._unannounced is not None:
             stand_in, self._unannounced = self._unannounced, None
         before = opened or stand_in
+        at = time.time() - wire.seconds if before is None else before.row.at
+        extra = self.books.allowances() if before is None else ()
+        instead_of = None if stand_in is None else stand_in.row.id
+        self.books.note(partial(self._model_settled, wire, self.rung, at, instead_of, extra), wire.cost)
+
+    def _model_settled(
+        self, wire: WireAttempt, rung: str, at: float | str, instead_of: str | None, extra: tuple[Allowance, ...]
+    ) -> Settle:
         row = self.books.row(
             "model",
             wire.model,
             id=wire.id,
             call=self.call,
             tool=self.tool,
-            rung=self.rung,
+            rung=rung,
             answered=wire.answered_model,
             endpoint=wire.endpoint,
+            at=at if isinstance(at, str) else moment(at),
             outcome=wire.outcome,
             cost=wire.cost,
             price=wire.price,
             usage=wire.usage.to_json(),
             seconds=wire.seconds,
             details=wire.to_json(),
-            **({} if before is None else {"at": before.row.at}),
         )
-        extra = self.books.allowances() if before is None else ()
-        self.books.pend(Settle(row, instead_of=None if stand_in is None else stand_in.row.id, allowances=extra))
+        return Settle(row, instead_of=instead_of, allowances=extra)
 
     def asked(self) -> None:
         """A model that does not announce has been asked: what was set aside for nothing is given back."""
@@ -374,13 +394,23 @@ class Page:
     def after(self, kind: RowKind, attempt: Attempt, *, audit: bool = False) -> None:
         """An attempt on a rung has ended; it has its price."""
         before, self._local = self._local, None
-        cost = attempt.cost if kind != "rung" and attempt.cost is not None else Cost.exact(0)
+        cost = attempt.cost if kind != "rung" and attempt.cost is not None else NOTHING
+        at = time.time() - attempt.seconds if before is None else before.row.at
+        id = os.urandom(16).hex() if before is None else before.row.id
+        self.books.note(partial(self._attempt_settled, kind, attempt, audit, cost, at, id), cost)
+
+    def _attempt_settled(
+        self, kind: RowKind, attempt: Attempt, audit: bool, cost: Cost, at: float | str, id: str
+    ) -> Settle:
+        policy = self._policy
         row = self.books.row(
             kind,
             attempt.source or attempt.rung,
+            id=id,
             call=self.call,
             tool=self.tool,
             rung=attempt.rung,
+            at=at if isinstance(at, str) else moment(at),
             outcome=attempt.outcome,
             cost=cost,
             seconds=attempt.seconds,
@@ -389,13 +419,14 @@ class Page:
             confidence=attempt.confidence,
             verdict=None if attempt.verdict is None else attempt.verdict.status,
             steps=attempt.steps,
-            policy=self._policy,
-            certificate=self._certificate,
+            policy=None if self._policy is None else self._policy.to_json(),
+            certificate=None
+            if self._policy is None or self._policy.certificate is None
+            else self._policy.certificate.status,
             audit=audit,
             details=attempt.to_json(),
-            **({} if before is None else {"id": before.row.id, "at": before.row.at}),
         )
-        self.books.pend(Settle(row))
+        return Settle(row)
 
 
 def refused(rung: str, source: str, error: BudgetExceeded | UnpricedModel) -> Attempt:

@@ -20,7 +20,7 @@ from .budgets import Budget, Scope, allowances
 from .errors import ConfigurationError, UnknownRun
 from .storage.changes import Release, Reserve, RunRow, Settle, Spent, StepRow, Store, Sum, SumBy
 from .storage.rows import LedgerRow
-from .storage.sqlite_store import SqliteStore
+from .storage.sqlite_store import KEPT_IN_MEMORY, SqliteStore
 
 __all__ = ["Ledger", "Reservation"]
 
@@ -37,6 +37,8 @@ class Ledger:
         path: The file.
         durable: Wait for the disk at every step, so that what is kept survives a loss of power too, and not only the
             death of a process.
+        keep: Rows that a ledger in memory keeps singly, the newest; of those before, :attr:`forgotten` has the number
+            and the exact sum. A file keeps all.
         store: A store of your own (:class:`brain.storage.changes.Store`) in place of SQLite;
             :func:`brain.testing.check_store` sees that it keeps its promises.
 
@@ -45,13 +47,20 @@ class Ledger:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None = None, *, durable: bool = False, store: Store | None = None
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        durable: bool = False,
+        keep: int = KEPT_IN_MEMORY,
+        store: Store | None = None,
     ) -> None:
         if store is not None and path is not None:
             raise ConfigurationError("a ledger has a path or a store of its own, not both")
         if path is not None and (not isinstance(path, str | os.PathLike) or not os.fspath(path)):
             raise ConfigurationError(f"a ledger's path is that of a file, not {path!r}")
-        self.store: Store = SqliteStore(path, durable=durable) if store is None else store
+        if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+            raise ConfigurationError(f"keep is a number of rows from 1 on, not {keep!r}")
+        self.store: Store = SqliteStore(path, durable=durable, keep=keep) if store is None else store
         self.path = None if path is None else os.path.abspath(path)
 
     def __repr__(self) -> str:
@@ -67,9 +76,18 @@ class Ledger:
         return self.store.rows(**where)
 
     def total(self, **where: str | None) -> Cost:
-        """The exact sum of the rows: ``total(tenant="a")``."""
+        """The exact sum of the rows: ``total(tenant="a")``; without ``where`` with all that is :attr:`forgotten`."""
         sums = self.store.sums("all", **where)
-        return sums[0].cost if sums else Cost.exact(0)
+        costs = [each.cost for each in sums]
+        if not where:
+            costs.append(self.forgotten[1])
+        return Cost.total(costs)
+
+    @property
+    def forgotten(self) -> tuple[int, Cost]:
+        """How many attempts a ledger in memory no longer keeps singly, and the exact sum of their costs."""
+        found: tuple[int, Cost] = getattr(self.store, "forgotten", (0, Cost.exact(0)))
+        return found
 
     def sums(self, by: SumBy, **where: str | None) -> list[Sum]:
         """The rows added up by run, call, model, specialist, session, tenant, day (UTC) or kind."""

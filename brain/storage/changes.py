@@ -6,11 +6,11 @@ executed: a change is values. This module knows nothing of SQL or of where a cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from specialists import Cost
 
@@ -25,6 +25,7 @@ __all__ = [
     "Effect",
     "Finish",
     "Intend",
+    "Note",
     "Release",
     "Reserve",
     "RunRow",
@@ -166,6 +167,13 @@ class Finish:
 Change: TypeAlias = Reserve | Settle | Release | Begin | Intend | Commit | Finish
 
 
+class Note(NamedTuple):
+    """An attempt that has ended, to be described (a :class:`Settle`) when somebody looks. ``cost``: its price."""
+
+    make: Callable[[], Change]
+    cost: Cost
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """A run in the journal."""
@@ -259,6 +267,10 @@ class Store(Protocol):
         when they are kept. It raises what the changes say, and :class:`brain.errors.LedgerError` where they cannot be
         kept. Nobody has to wait for it.
         """
+        ...
+
+    def note(self, notes: Sequence[Note]) -> None:
+        """Keep what is described by ``notes``. Only asked of a store that is not ``shared``."""
         ...
 
     def claim(self) -> str:

@@ -16,7 +16,7 @@ from specialists import Cost, strict_json
 
 from ..keys import redact
 
-__all__ = ["COLUMNS", "LedgerRow", "RowKind", "now"]
+__all__ = ["COLUMNS", "NOTHING", "LedgerRow", "RowKind", "moment", "now"]
 
 RowKind = Literal["model", "specialist", "function", "brain", "rung"]
 """``model``: a wire attempt. ``rung``: an attempt that asked a big model; its price is in its wire attempts."""
@@ -196,7 +196,16 @@ _encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 def now() -> str:
     """This moment: ISO 8601, UTC, to the microsecond, so that texts sort as moments do."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _written(datetime.now(UTC))
+
+
+def moment(seconds: float) -> str:
+    """The moment so many seconds after the epoch, as :func:`now` writes it."""
+    return _written(datetime.fromtimestamp(seconds, UTC))
+
+
+def _written(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _text(value: Mapping[str, Any] | None) -> str | None:

@@ -27,6 +27,7 @@ from .changes import (
     Commit,
     Finish,
     Intend,
+    Note,
     Release,
     Reserve,
     RunRow,
@@ -37,10 +38,16 @@ from .changes import (
     SumBy,
 )
 from .database import SqliteFile
+from .notes import Notes
 from .rows import COLUMNS, LedgerRow, now
 from .schema import SCHEMA
 
-__all__ = ["SqliteStore"]
+__all__ = ["KEPT_IN_MEMORY", "SqliteStore"]
+
+KEPT_IN_MEMORY = 10_000
+"""Rows that a ledger in memory keeps singly, so that it does not grow for ever."""
+PRUNED_EVERY = 1_000
+"""Lists of changes after which a ledger in memory is looked through for rows to let go of."""
 
 _LIST = ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO attempts ({_LIST}) VALUES ({', '.join('?' * len(COLUMNS))})"
@@ -72,8 +79,12 @@ _STATUS = ("running", "done", "failed", "waiting", "uncertain")
 class SqliteStore:
     """Keeps everything in the file ``path``, or in memory. ``durable``: what is kept survives a loss of power too."""
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, durable: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None = None, *, durable: bool = False, keep: int = KEPT_IN_MEMORY
+    ) -> None:
         self._file = SqliteFile(path, SCHEMA, durable=durable)
+        self._notes = Notes(keep)
+        self._applied = 0
 
     def __repr__(self) -> str:
         return f"SqliteStore({self._file.path!r})"
@@ -91,7 +102,40 @@ class SqliteStore:
     def apply(self, changes: Sequence[Change]) -> Future[list[Any]]:
         """See :class:`.changes.Store`."""
         todo = tuple(changes)
+        if not self.shared:
+            self._applied += 1
+            if self._applied % PRUNED_EVERY == 0:
+                self._file.submit(self._prune)
         return self._file.submit(lambda connection: [_APPLY[type(each)](self, connection, each) for each in todo])
+
+    def note(self, notes: Sequence[Note]) -> None:
+        """See :class:`.changes.Store`."""
+        self._notes.add(notes)
+
+    @property
+    def forgotten(self) -> tuple[int, Cost]:
+        """How many attempts are no longer kept singly, and the exact sum of their costs."""
+        return self._notes.forgotten
+
+    def _describe(self, connection: sqlite3.Connection) -> None:
+        for note in self._notes.take():
+            change = note.make()
+            _APPLY[type(change)](self, connection, change)
+        self._prune(connection)
+
+    def _prune(self, connection: sqlite3.Connection) -> None:
+        """In memory: let go of the oldest rows that have ended, where there are too many."""
+        (rows,) = connection.execute("SELECT COUNT(*) FROM attempts").fetchone()
+        if rows <= self._notes.keep:
+            return
+        old = connection.execute(
+            "SELECT id, low, high FROM attempts WHERE outcome IS NOT NULL ORDER BY number LIMIT ?",
+            (rows - self._notes.keep,),
+        ).fetchall()
+        self._notes.forget(len(old), Cost.total(_cost(low, high) for _, low, high in old))
+        for id, *_ in old:
+            connection.execute("DELETE FROM attempts WHERE id = ?", (id,))
+            connection.execute("DELETE FROM charges WHERE attempt = ?", (id,))
 
     def claim(self) -> str:
         """This process's token."""
@@ -107,6 +151,8 @@ class SqliteStore:
 
     def read(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """What ``work`` reads, all of one moment. Raises :class:`LedgerError`."""
+        if not self.shared:
+            self._file.write_sync(self._describe)
         return self._file.read_sync(work)
 
     def rows(self, **where: str | None) -> list[LedgerRow]:
@@ -402,6 +448,10 @@ def _row(values: tuple[Any, ...]) -> LedgerRow:
         return LedgerRow.of(values)
     except ValueError as error:
         raise JournalCorrupt(f"a row of the ledger cannot be read: {error}; restore the file from a copy") from None
+
+
+def _cost(low: Any, high: Any) -> Cost:
+    return Cost.unpriced(_amount(low)) if high is None else Cost.bounded(_amount(low), _amount(high))
 
 
 def _sum(values: tuple[Any, ...]) -> Sum:
