@@ -39,7 +39,6 @@ class _Lane:
         self.connection: sqlite3.Connection | None = None
         self.schema_version: int | None = None
         self.thread: int | None = None
-        self.spoilt = False
         self._held = False
 
     def let_go(self) -> None:
@@ -60,20 +59,24 @@ class _Lane:
         if self._held:
             self.lock.release()
 
-    def renew(self, *, in_memory: bool) -> None:
-        """After a fork, in the child."""
-        if self.connection is not None:
-            # Closing the parent's connection to a file is the parent's business; so is whatever it holds.
-            self.spoilt = not in_memory
-            _inherited.append(self.connection)
+    def renew(self, *, in_memory: bool) -> bool:
+        """After a fork, in the child. Whether nothing of the parent's is in the way."""
+        clean = self._held and self.thread is None
+        if clean and in_memory:
+            self.let_go()
+        elif self.connection is not None:
+            _inherited.append(self.connection)  # never closed: that is the parent's business
         self.lock = threading.RLock()
         self.connection = self.schema_version = self.thread = None
+        return clean
 
 
 FORK_PATIENCE = 30.0
 """Seconds that a fork waits for a work in progress. A child of one that had to go on without cannot use the file."""
 
 _inherited: Final[list[sqlite3.Connection]] = []
+_spoilt: Final[set[str]] = set()
+"""Files whose locks this process believes to hold, since its parent held them."""
 
 
 class SqliteFile:
@@ -124,8 +127,9 @@ class SqliteFile:
         """
         if self.path is None:
             return self.owner
-        with self._reading.lock:
-            self._ready(self._reading)
+        if self._identity is None:  # nothing is made beside a file that is not ours
+            with self._reading.lock:
+                self._ready(self._reading)
         return liveness.claim(self._home())
 
     def is_alive(self, owner: str) -> bool:
@@ -164,7 +168,12 @@ class SqliteFile:
         """:meth:`submit`, and wait."""
         if self.path is None:
             return self._at_once(work, writes=True)
-        return self.submit(work).result()
+        if not self._writer.is_current():
+            return self.submit(work).result()
+        self._refuse_inside()
+        task = Task(work)  # a future's callback, which would wait for itself
+        self._write_all([task])
+        return task.promise.result()
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run ``work`` on a snapshot that shows everything committed before; what it writes is not kept, or refused."""
@@ -205,7 +214,7 @@ class SqliteFile:
     def _ready(self, lane: _Lane) -> sqlite3.Connection:
         """The lane's connection, with its lock held."""
         real = self._home()
-        if lane.spoilt:
+        if real in _spoilt:
             raise LedgerError(f"{real} was being written when this process was forked: fork earlier, or spawn")
         if self._identity is not None and self._identity != _identity(real):
             # What was written from now on would be lost with the file that nobody else can find.
@@ -358,8 +367,9 @@ class SqliteFile:
         self._checked = False
         for worker in (self._writer, self._reader):
             worker.abandon()
-        for lane in (self._writing, self._reading):
-            lane.renew(in_memory=self.path is None)
+        clean = [lane.renew(in_memory=self.path is None) for lane in (self._writing, self._reading)]
+        if self.path is not None and not all(clean):
+            _spoilt.add(self._home())
 
 
 def _wrote(error: sqlite3.Error) -> bool:

@@ -51,7 +51,9 @@ class Task(Generic[T]):
 
     def tell(self) -> None:
         """Keep the promise."""
-        if self.error is not None:
+        if isinstance(self.error, StopIteration):  # asyncio cannot raise it, and its future would never be done
+            self.promise.set_exception(RuntimeError(f"a work raised {self.error!r}"))
+        elif self.error is not None:
             self.promise.set_exception(self.error)
         else:
             self.promise.set_result(self.value)  # type: ignore[arg-type]
@@ -67,7 +69,7 @@ class Worker:
 
     def renew(self) -> None:
         """As new, with locks of its own."""
-        self._condition = threading.Condition(threading.Lock())
+        self._condition = threading.Condition()  # on a lock that a signal handler may take again
         self._waiting: deque[Task[Any]] = deque()
         self._doing: list[Task[Any]] = []
         self._thread: threading.Thread | None = None
@@ -92,6 +94,10 @@ class Worker:
                 return
         self.finish()  # in order, at the exit too
         self._handle([task])
+
+    def is_current(self) -> bool:
+        """Whether it is this thread that does the work."""
+        return self._thread is threading.current_thread()
 
     def finish(self) -> None:
         """Wait until all that was handed over is done; the thread ends."""

@@ -353,6 +353,7 @@ def test_many_threads_and_loops_lose_nothing(store: SqliteFile) -> None:
 
 
 def test_closing_waits_for_what_was_submitted_and_may_be_repeated(file: SqliteFile, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     blocked = Blocked(file)
     future = file.submit(add("a"))
     closing = threading.Thread(target=file.close)
@@ -363,7 +364,7 @@ def test_closing_waits_for_what_was_submitted_and_may_be_repeated(file: SqliteFi
     assert future.done()
     file.close()
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.db"]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("brain ledger")]
+    assert not {thread for thread in threading.enumerate() if thread.name.startswith("brain ledger")} - before
     assert file.write_sync(add("b")) == 2
     assert file.read_sync(names) == ["a", "b"]
 
@@ -374,6 +375,51 @@ def test_a_thread_with_nothing_to_do_ends_and_another_is_had(file: SqliteFile, m
         file.write_sync(add(str(number)))
         time.sleep(0.002 * (number % 3))
     assert len(file.read_sync(names)) == 20
+
+
+def test_a_callback_may_write_and_wait(file: SqliteFile) -> None:
+    done = threading.Event()
+    told: list[object] = []
+
+    def callback(future: object) -> None:
+        told.append(file.submit(add("b")))
+        told.append(file.write_sync(add("c")))
+        file.close()
+        done.set()
+
+    file.submit(add("a")).add_done_callback(callback)
+    assert done.wait(60)
+    file.close()
+    assert sorted(file.read_sync(names)) == ["a", "b", "c"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no such signals on Windows")
+def test_a_signal_handler_may_submit(file: SqliteFile) -> None:
+    futures: list[Any] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: futures.append(file.submit(add(f"signal {len(futures)}"))))
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0005)
+    try:
+        mine = [file.submit(add(str(number))) for number in range(3000)]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    for future in [*mine, *futures]:
+        assert future.exception(60) is None
+    assert len(file.read_sync(names)) == 3000 + len(futures)
+
+
+async def test_whatever_a_work_raises_is_told(store: SqliteFile) -> None:
+    for kind in (StopIteration, StopAsyncIteration, GeneratorExit, SystemExit):
+
+        def work(connection: sqlite3.Connection, kind: type[BaseException] = kind) -> None:
+            add("x")(connection)
+            raise kind
+
+        with pytest.raises((RuntimeError, kind)):
+            await store.write(work)
+        with pytest.raises((RuntimeError, kind)):
+            await store.read(lambda connection, kind=kind: (_ for _ in ()).throw(kind))  # type: ignore[misc]
+    assert store.read_sync(names) == []
 
 
 def test_without_threads_it_is_written_all_the_same(file: SqliteFile, monkeypatch: pytest.MonkeyPatch) -> None:
