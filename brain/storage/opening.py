@@ -180,25 +180,41 @@ def _unmake(path: str) -> None:
 
 
 def _inspect(path: str, schema: Schema) -> None:
-    # Through SQLite, since closing a descriptor of our own would drop the locks of this process's connections.
-    # "immutable" takes no lock and makes no file, but another process that writes may show us half of it: look again.
-    looks = LOOKS if os.path.exists(f"{path}-wal") else 1
+    """That the file is ours, by its header, and not of a later version."""
+    looks = LOOKS
     while True:
         looks -= 1
+        log = os.path.exists(f"{path}-wal")
         try:
-            connection = sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True, isolation_level=None)
-            try:
-                state = _state(connection)
-            finally:
-                connection.close()
+            state = _header(path, schema, log)
             break
         except sqlite3.Error as error:
-            if not looks:
+            # Another process may have begun to write meanwhile, and show us half of it.
+            if not looks or not (log or os.path.exists(f"{path}-wal")):
                 raise (complaint(path, error) if is_complaint(error) else _damaged(path, error)) from error
             time.sleep(0.005)
     _check_ours(path, schema, *state)
     if not any(state) and _size(f"{path}-wal"):  # ours bears its mark before it has a log
         raise _foreign(path)
+
+
+def _header(path: str, schema: Schema, log: bool) -> tuple[int, int, int]:
+    """The mark, the version, and how much else there is, if the mark is not ours: without a lock, and touching nothing.
+
+    Through SQLite, since closing a descriptor of our own would drop the locks of this process's connections. With a
+    ``log``, the file may be shorter than its header says: what has come half way into it will come again.
+    """
+    connection = sqlite3.connect(_uri(path, "mode=ro&immutable=1"), uri=True, isolation_level=None)
+    try:
+        if log:
+            connection.execute("PRAGMA writable_schema = ON")  # then SQLite does not insist on the size
+        ((application,),) = connection.execute("PRAGMA application_id")
+        ((version,),) = connection.execute("PRAGMA user_version")
+        if application == schema.application_id:
+            return application, version, 0
+        return application, version, _state(connection)[2]
+    finally:
+        connection.close()
 
 
 def _check_ours(path: str, schema: Schema, application: int, version: int, objects: int) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -394,6 +394,24 @@ def test_a_damaged_log_gives_what_was_written_before_the_damage_or_is_refused(tm
         seen.add(len(texts))
     assert max(seen) <= 29
     assert len(seen) > 10
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a process ends there with another status")
+def test_a_log_that_came_half_way_into_the_file_is_no_damage(tmp_path: Path) -> None:
+    """As a kill or a full disk leaves it: the first page tells of more pages than there are yet."""
+    path, whole = tmp_path / "ledger.db", tmp_path / "whole.db"
+    assert killed(path, 400, "before_commit", 390).returncode == -signal.SIGKILL
+    before = path.read_bytes()
+    whole.write_bytes(before)
+    whole.with_name("whole.db-wal").write_bytes(path.with_name("ledger.db-wal").read_bytes())
+    with closing(sqlite3.connect(whole)) as connection:
+        connection.execute("PRAGMA wal_checkpoint")
+    assert len(whole.read_bytes()) > len(before)
+    path.write_bytes(whole.read_bytes()[:4096] + before[4096:])
+    file = SqliteFile(path, SCHEMA)
+    assert file.read_sync(count) == 389
+    assert file.write_sync(add) == 390
+    file.close()
 
 
 # Forks, threads and ends: whatever happens, nothing waits for ever
