@@ -12,8 +12,11 @@ __all__ = ["amount", "exactly", "seconds_of"]
 
 MOST_DIGITS = 40
 """Most digits behind the point of an amount."""
-MOST = Decimal(10) ** 12
+MOST = Decimal(10**12)
 """No amount of US dollars that is written here is as large as this."""
+
+MOST_COMPUTED = Decimal(10**24)
+"""Nor is a product of two of them as large as this."""
 
 # Wide enough for any product and sum of amounts within the bounds above; one that does not fit raises, none is rounded.
 _EXACT = Context(prec=400, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[Inexact, InvalidOperation])
@@ -26,8 +29,11 @@ def exactly() -> AbstractContextManager[Context]:
     return localcontext(_EXACT)
 
 
-def amount(what: str, value: Decimal | int | str) -> Decimal:
-    """``value`` as US dollars. Raises ``TypeError`` for a float, ``ValueError`` for what is no amount."""
+def amount(what: str, value: Decimal | int | str, *, computed: bool = False) -> Decimal:
+    """``value`` as US dollars. Raises ``TypeError`` for a float, ``ValueError`` for what is no amount.
+
+    ``computed``: a product of amounts, which may have the digits of both.
+    """
     if isinstance(value, bool) or not isinstance(value, (Decimal, int, str)):
         raise TypeError(f"{what} is money: a Decimal, an int or a string of digits, never a {type(value).__name__}")
     if isinstance(value, str) and "_" in value:
@@ -41,8 +47,9 @@ def amount(what: str, value: Decimal | int | str) -> Decimal:
     if not read.is_finite() or (read.is_signed() and read != 0):
         raise ValueError(f"{what} must be a finite amount of zero or more, not {_short(value)}")
     exponent = read.as_tuple().exponent
-    if read >= MOST or not isinstance(exponent, int) or exponent < -MOST_DIGITS:
-        raise ValueError(f"{what} is less than {MOST:,} and has at most {MOST_DIGITS} decimals, unlike {_short(value)}")
+    most, digits = (MOST_COMPUTED, 3 * MOST_DIGITS) if computed else (MOST, MOST_DIGITS)
+    if read >= most or not isinstance(exponent, int) or exponent < -digits:
+        raise ValueError(f"{what} is less than {most:,} and has at most {digits} decimals, unlike {_short(value)}")
     return Decimal(0) if read == 0 else read
 
 

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any
 
 from .entries import BEGINNING, END
+from .exact import exactly
 from .quote import Quote
 from .rates import Price
 from .tiers import CHEAPER, STANDARD
@@ -164,7 +165,8 @@ def _rates(known: dict[str, Any], input_tokens: int) -> dict[str, Any]:
         if others:
             written[ours] = [str(min(others)), str(max(others))]
     if "requests_kcount" in now:
-        written["request"] = str(now["requests_kcount"].scaleb(-3))
+        with exactly():
+            written["request"] = str(now["requests_kcount"].scaleb(-3))
     return written
 
 

@@ -5,10 +5,8 @@ This module knows nothing of how prices are looked up.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -59,6 +57,8 @@ def read_overlay(path: str | os.PathLike[str]) -> Overlay:
     """The file at ``path``. Raises :class:`~brain.errors.PriceError`, and reads nothing of a file with a mistake."""
     file = Path(path)
     text = _text(file)
+    import tomllib  # here, because most applications read no file of prices
+
     try:
         # Decimals as they are written: no amount is ever a float, quoted or not.
         data = tomllib.loads(text, parse_float=_decimal)
@@ -204,6 +204,8 @@ def _amount(where: str, key: str, value: Any) -> Decimal:
 def _known(where: str, table: Mapping[str, Any], keys: Iterable[str]) -> None:
     for key in table:
         if key not in keys:
+            import difflib
+
             near = difflib.get_close_matches(key, list(keys), 1)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(keys)}."
             raise PriceError(f"{where}: {_shown(key)} is not a key that is known here{hint}")

@@ -142,7 +142,7 @@ class Quote:
         return cls(
             source=data["source"],
             price=None if price is None else Price.from_json(price),
-            per_second=None if second is None else amount("usd_per_second", second),
+            per_second=None if second is None else amount("usd_per_second", second, computed=True),
             tier=data["tier"],
             at_most=data.get("at_most", False),
             provider=data.get("provider"),

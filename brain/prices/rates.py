@@ -217,13 +217,13 @@ class Price:
         """The inverse of :meth:`to_json`. Raises ``ValueError``, ``TypeError`` and ``KeyError``."""
         price = cls(1, 1)
         values: dict[str, Any] = {
-            name: amount(name, data[name])
+            name: amount(name, data[name], computed=True)
             for name in (*_PER_TOKEN, "request")
             if name in ("input", "output") or data.get(name) is not None
         }
         for name in _RANGES:
             if data.get(name) is not None:
-                values[name] = _ordered(name, tuple(amount(name, each) for each in data[name]))
+                values[name] = _ordered(name, tuple(amount(name, each, computed=True) for each in data[name]))
         values["tiers"] = _tiers((tier["above"], cls.from_json(tier)) for tier in data.get("tiers", ()))
         return price._with(values)
 

@@ -303,7 +303,7 @@ def read_usage(usage: Any, *, input_limit: int | None, output_limit: int, answer
     It cannot when a count is missing, no integer, negative or beyond 10**9; when input is zero or, for a request of
     text alone (``input_limit`` is not ``None``), more than that or partly sound; when output is far beyond
     ``output_limit``, or zero although something was ``answered``; when a part exceeds its whole. The caches are parts
-    of the input, reasoning is a part of the output.
+    of the input, reasoning is a part of the output, and what a total has beyond both is output too.
     """
     if not isinstance(usage, dict):
         return None
@@ -317,9 +317,10 @@ def read_usage(usage: Any, *, input_limit: int | None, output_limit: int, answer
         return None
     if any(part is not None and not _is_count(part) for part in (cached, written, reasoning, heard, spoken)):
         return None
-    # Some endpoints count reasoning beside the output, not in it; their total then says so.
-    if reasoning and usage.get("total_tokens") == given + made + reasoning:
-        made += reasoning
+    # Some endpoints count reasoning beside the output, not in it, and some state it nowhere; their total then says so.
+    total = usage.get("total_tokens")
+    if _is_count(total):
+        made = max(made, total - given)
     if given == 0 or (answered and made == 0) or made > 2 * output_limit + 64:
         return None
     if input_limit is not None and (given > input_limit or heard):

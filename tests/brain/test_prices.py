@@ -305,6 +305,8 @@ def test_a_snapshot_gives_the_same_cost_again(
     written = json.loads(json.dumps(quote.to_json()))
     again = Quote.from_json(written)
     assert again == quote
+    long = Quote("x", price.times(Decimal("0.1234567890123456789012345678901234567891")), second)
+    assert Quote.from_json(long.to_json()) == long
     assert again.cost(TokenUsage.from_json(json.loads(json.dumps(usage.to_json()))), seconds=1.5) == quote.cost(
         usage, seconds=1.5
     )
@@ -360,6 +362,19 @@ def test_amounts_are_exact_in_any_decimal_context(hostile: None) -> None:
         Price("0.00000251234", 1)
     with pytest.raises(ValueError, match=r"such as 2\.50"):
         Price("two", 1)
+
+
+def test_list_prices_are_exact_in_any_decimal_context(hostile: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from genai_prices import data_snapshot
+    from genai_prices.types import ClauseEquals, ModelInfo, ModelPrice, Provider
+
+    rates = ModelPrice(input_mtok=Decimal("1.2345678"), output_mtok=Decimal(0), requests_kcount=Decimal("12.345678"))
+    provider = Provider("openai", "", "", models=[ModelInfo("m", ClauseEquals("m"), prices=rates)])
+    snapshot = data_snapshot.DataSnapshot([provider], from_auto_update=False)
+    monkeypatch.setattr(data_snapshot, "_custom_snapshot", snapshot)
+    cost = token_cost(TokenUsage(7_654_321, 0, 0, 0, 0, "provider"), "m")
+    assert cost.low.as_integer_ratio() == ratio(12345678 * 7654321 + 12345678 * 10**4, 10**13)
+    assert cost.status == "exact"
 
 
 # List prices

@@ -213,6 +213,34 @@ def test_all_units_are_read() -> None:
     assert TokenUsage.from_json(read.to_json()) == read
 
 
+@pytest.mark.parametrize(
+    ("total", "details", "output"),
+    [
+        (None, {}, 5),
+        (15, {}, 5),
+        (35, {"completion_tokens_details": {"reasoning_tokens": 20}}, 25),
+        (15, {"completion_tokens_details": {"reasoning_tokens": 4}}, 5),
+        (35, {}, 25),  # thoughts that are stated nowhere else
+        (35, {"completion_tokens_details": {"reasoning_tokens": 4}}, 25),
+        (3, {}, 5),
+        (-1, {}, 5),
+        (True, {}, 5),
+        ("35", {}, 5),
+    ],
+)
+def test_reasoning_beside_the_output_is_output(total: Any, details: dict[str, Any], output: int) -> None:
+    """Whether an endpoint counts it in, beside, or only in its total: it is counted once."""
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": total, **details}
+    read = read_usage(usage, input_limit=1_000, output_limit=100)
+    assert read is not None
+    assert (read.input, read.output) == (10, output)
+
+
+def test_a_total_beyond_what_can_be_is_not_believed() -> None:
+    usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 10_000}
+    assert read_usage(usage, input_limit=1_000, output_limit=100) is None
+
+
 def test_nothing_for_nothing_is_believed() -> None:
     usage = {"prompt_tokens": 10, "completion_tokens": 0}
     assert read_usage(usage, input_limit=1_000, output_limit=100) == TokenUsage(10, 0, source="provider")
