@@ -62,11 +62,13 @@ from .models import model_from_name
 from .offering import Offering
 from .outcome_log import OutcomeLog
 from .planner import Planner
+from .prices import PriceBook
 from .questions import TypedAnswer
 from .results import RunResult
-from .resuming import finish_of, journaled, open_run
+from .resuming import finish_of, leaving_as_before, open_run
 from .runs import NOTHING, Run, check_arguments
 from .storage.changes import Store
+from .storage.failpoints import failpoint
 from .tooling import Tool
 
 if TYPE_CHECKING:
@@ -112,6 +114,8 @@ class Brain(Generic[Out]):
             file, runs are journaled too, and can be taken up after a crash. By default one in memory, or, for a run
             that a tool of another run begins, that one's.
         budget: What all runs of this brain may spend, together: a :class:`Budget`, or several.
+        prices: Prices of your own over the list prices, for models that are given by name, and for the CPU seconds of
+            this machine where ``cpu_rate`` does not say.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -138,6 +142,7 @@ class Brain(Generic[Out]):
         watch: Watch | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         budget: Budget | Sequence[Budget] | None = None,
+        prices: PriceBook | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -160,6 +165,7 @@ class Brain(Generic[Out]):
         watch: Watch | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         budget: Budget | Sequence[Budget] | None = None,
+        prices: PriceBook | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -182,6 +188,7 @@ class Brain(Generic[Out]):
         watch: Watch | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         budget: Budget | Sequence[Budget] | None = None,
+        prices: PriceBook | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -203,6 +210,7 @@ class Brain(Generic[Out]):
         watch: Watch | None = None,
         ledger: Ledger | str | os.PathLike[str] | None = None,
         budget: Budget | Sequence[Budget] | None = None,
+        prices: PriceBook | None = None,
     ) -> None:
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
@@ -220,13 +228,17 @@ class Brain(Generic[Out]):
         for name, given in (("tools", tools), ("specialists", specialists), ("pinned", pinned)):
             if isinstance(given, str) or not isinstance(given, Iterable):
                 raise ConfigurationError(f"{name} is a list, also for one: {name}=[{given!r}]")
-        self._model: ChatModel = Planner() if model is None else _as_model(model)
+        if prices is not None and not isinstance(prices, PriceBook):
+            raise ConfigurationError(f"prices is a PriceBook, such as PriceBook.load('prices.toml'), not {prices!r}")
+        if prices is not None and cpu_rate is None:
+            cpu_rate = prices.cpu_second
+        self._model: ChatModel = Planner() if model is None else _as_model(model, prices)
         self._is_planner = isinstance(self._model, Planner)
         self._fallback: ChatModel | None = None
         if fallback is None:
             self._fallback = None if self._is_planner else self._model
         elif fallback is not False:
-            self._fallback = _as_model(fallback)
+            self._fallback = _as_model(fallback, prices)
         if isinstance(self._fallback, Planner):
             raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
@@ -413,8 +425,10 @@ class Brain(Generic[Out]):
         ledger_store = around.store if around is not None and self._inherits else self._ledger.store
         logger.info("run started")
         try:
-            with contextlib.nullcontext() if not ledger_store.shared else taken_once(ledger_store, run.id):
+            with contextlib.ExitStack() as held:
                 try:
+                    if ledger_store.shared:
+                        held.enter_context(taken_once(ledger_store.claim(), run.id))
                     await self._open(run, ledger_store)
                 except (Exception, asyncio.CancelledError) as error:
                     error.result = run.result(None)  # type: ignore[union-attr]
@@ -441,7 +455,7 @@ class Brain(Generic[Out]):
         request = {
             **self._asked_with,
             "prompt": arguments.prompt,
-            "history": list(arguments.history),
+            "history": [json.loads(message.wire) for message in arguments.history],
             "group": arguments.group,
             "budget": None if arguments.budget is None else arguments.budget.to_json(),
         }
@@ -451,14 +465,10 @@ class Brain(Generic[Out]):
         journal = run.journal
         if journal is None or not journal.resumed or journal.run.status == "done":
             return
-        try:
+        with leaving_as_before(store, run):
             journal.check_tools({name: self._dispatcher.digest(name) for name in journal.tools()})
-            names = journal.run.request.get("tools")
-            if not self._is_planner and isinstance(names, dict):
-                run.offer = self._offering.again(tuple(names))
-        except BaseException:
-            await journaled(store, run, None)
-            raise
+        if not self._is_planner:
+            run.offer = self._offering.again(tuple(journal.run.request["tools"]))
 
     async def _opened(self, run: Run, stream: bool) -> RunResult[Out]:
         output: Any = None
@@ -501,8 +511,12 @@ class Brain(Generic[Out]):
 
     def _to_store(self, run: Run, output: Any) -> dict[str, Any]:
         """What a run that is done gives back when it is asked for again."""
+        if self._output is not None:
+            with contextlib.suppress(Exception):  # a serializer of the type's own
+                output = self._output.dump_python(output, mode="json", by_alias=True, round_trip=True, warnings=False)
+            output = jsonable(output)
         return {
-            "output": output if self._output is None else jsonable(output),
+            "output": output,
             "messages": [*run.messages[len(run.arguments.history) :]],
             "repairs": run.repairs,
             "seconds": run.seconds(),
@@ -513,11 +527,14 @@ class Brain(Generic[Out]):
         """The result of a run that was done before. Nothing is executed."""
         stored = journal.run.result or {}
         try:
-            output = stored["output"]
-            run.repairs, run.cpu_before = int(stored["repairs"]), float(stored["cpu_seconds"])
+            output, run.repairs, run.cpu_before = stored["output"], stored["repairs"], stored["cpu_seconds"]
+            if type(run.repairs) is not int or type(run.cpu_before) not in (int, float):
+                raise TypeError("repairs and cpu_seconds are numbers")
             run.messages += messages_from_json(stored["messages"])
             if self._output is not None:
                 output = self._output.validate_json(json.dumps(output))
+            elif not isinstance(output, str):
+                raise TypeError("the output is no text")
         except (KeyError, TypeError, ValueError) as error:
             raise JournalCorrupt(f"the result of the run {run.id!r} cannot be read: {error}") from None
         run.take_all()
@@ -629,8 +646,9 @@ class Brain(Generic[Out]):
             )
             run.turns.append(turn)
             if response is not None and run.journal is not None:
+                failpoint("journal.after_effect")
                 called = {call.name: self._dispatcher.digest(call.name) for call in response.tool_calls}
-                page.commit(turn_to_json(turn, response, {name: each for name, each in called.items() if each}))
+                page.commit(turn_to_json(turn, response, called))
 
     def _output_of(self, run: Run, response: ModelResponse) -> Out:
         text = response.text or ""
@@ -672,9 +690,9 @@ class Brain(Generic[Out]):
         return ConfigurationError(f"the log {path!r} cannot be written: {why}; name another file")
 
 
-def _as_model(model: ChatModel | str) -> ChatModel:
+def _as_model(model: ChatModel | str, prices: PriceBook | None = None) -> ChatModel:
     if isinstance(model, str):
-        return model_from_name(model)
+        return model_from_name(model) if prices is None else model_from_name(model, prices=prices)
     if isinstance(model, type) or not callable(getattr(model, "ask", None)):
         raise ConfigurationError(
             f"{model!r} is not a model: pass a name such as 'openai:NAME', or an object with `ask`"

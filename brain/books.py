@@ -25,9 +25,10 @@ from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError,
 from .events import Sending, WireAttempt
 from .prices import cpu_cost
 from .storage.changes import Allowance, Change, Commit, Finish, Intend, Note, Release, Reserve, Settle, Store
+from .storage.failpoints import failpoint
 from .storage.rows import NOTHING, LedgerRow, RowKind, moment
 
-__all__ = ["Books", "Page", "current_books", "refused"]
+__all__ = ["Books", "Page", "current_books", "kept", "refused"]
 
 BRAIN_SLICE = 1.0
 """CPU seconds of the brain's own work that money is set aside for at a time."""
@@ -141,17 +142,19 @@ class Books:
 
         Raises what the changes do, and :class:`LedgerError`.
         """
-        before = self._hand_over()
+        before = self.hand_over()
         future = self.store.apply(changes)
         if before is None and future.done():
             return future.result()
         self._inflight[future] = changes
         if before is not None:
-            await _wait(before)
-        given: list[Any] = await _wait(future)
+            await kept(before)
+            failpoint("journal.after_commit")
+        given: list[Any] = await kept(future)
         return given
 
-    def _hand_over(self) -> Future[list[Any]] | None:
+    def hand_over(self) -> Future[list[Any]] | None:
+        """Have what is pending written, without waiting for it."""
         # What was handed over before and is kept by now needs no more looking after.
         for future in [each for each in self._inflight if each.done() and each.exception() is None]:
             del self._inflight[future]
@@ -180,7 +183,8 @@ class Books:
             future = next(iter(self._inflight))
             changes = self._inflight[future]
             try:
-                await _wait(future)
+                await kept(future)
+                failpoint("journal.after_commit")
             except RunBusy as error:
                 problem = problem or error
                 money = tuple(each for each in changes if isinstance(each, Settle | Release))
@@ -261,7 +265,9 @@ class Page:
         """Have the step's intent written, if that was not done together with a reservation."""
         if self._intent is not None:
             intent, self._intent = self._intent, None
+            failpoint("journal.before_intent")
             await self.books.push(intent)
+            failpoint("journal.after_intent")
 
     def commit(self, result: dict[str, Any]) -> None:
         """The step has happened: its result is written together with its rows."""
@@ -317,15 +323,19 @@ class Page:
         intent = self._intent
         changes = (change,) if intent is None else (intent, change)
         self._intent = None
+        if intent is not None:
+            failpoint("journal.before_intent")
         try:
             granted: int | None = (await self.books.push(*changes))[-1]
-        except asyncio.CancelledError:
-            self.books.pend(Release(change.row.id))  # it may be applied yet
-            raise
         except BudgetExceeded as error:
             self._intent = intent  # nothing of it was written
             self.refusal = error
             raise
+        except BaseException:
+            self.books.pend(Release(change.row.id))  # it may be applied yet, or was, and what came before it was not
+            raise
+        if intent is not None:
+            failpoint("journal.after_intent")
         return granted
 
     def on_attempt(self, wire: WireAttempt) -> None:
@@ -419,10 +429,8 @@ class Page:
             confidence=attempt.confidence,
             verdict=None if attempt.verdict is None else attempt.verdict.status,
             steps=attempt.steps,
-            policy=None if self._policy is None else self._policy.to_json(),
-            certificate=None
-            if self._policy is None or self._policy.certificate is None
-            else self._policy.certificate.status,
+            policy=None if policy is None else policy.to_json(),
+            certificate=None if policy is None or policy.certificate is None else policy.certificate.status,
             audit=audit,
             details=attempt.to_json(),
         )
@@ -438,7 +446,8 @@ def _micros(seconds: float) -> int:
     return int(seconds * 1_000_000)
 
 
-async def _wait(future: Future[Any]) -> Any:
+async def kept(future: Future[Any]) -> Any:
+    """What the future gives; a cancellation ends the wait only."""
     if future.done():
         return future.result()
     return await asyncio.shield(asyncio.wrap_future(future))

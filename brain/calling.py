@@ -25,12 +25,14 @@ from .errors import (
     InvalidToolCall,
     RepeatLimit,
     RunUncertain,
+    SchemaChanged,
 )
 from .events import PendingApproval, ToolCall, ToolCalled
 from .journal import call_step, history_step
 from .logs import current_call
 from .messages import as_content, unanswered, user_message
 from .runs import Run
+from .storage.failpoints import failpoint
 from .tooling import RunContext
 
 __all__ = ["REPAIRS", "Caller"]
@@ -59,18 +61,20 @@ class Caller:
         """
         problems: dict[str, str] = {}
         good: list[CheckedCall] = []
+        turn = len(run.turns) - 1
         if len({call.id for call in calls}) < len(calls):
             # Answers could not be told apart, so none of the calls is run.
             calls = run.rename_duplicates(calls)
             problems = {call.id: "several calls had the same id; none was run" for call in calls}
         else:
-            for call in calls:
+            for place, call in enumerate(calls):
                 if self._dispatcher.knows(call.name) and run.offer is not None:
                     run.offer.add(call.name)
                 try:
                     good.append(self._dispatcher.check(call))
                 except InvalidArguments as error:
                     problems[call.id] = str(error)
+                    _check_same(run, call_step(turn, place), call, error)
         answers: dict[str, dict[str, Any]] = {id: {"error": problem} for id, problem in problems.items()}
         try:
             if problems:
@@ -84,7 +88,6 @@ class Caller:
                 answers[checked.id] = {"error": "the run was stopped before this call"}
             run.add_answers(calls, answers)
             raise
-        turn = len(run.turns) - 1
         steps = {call.id: call_step(turn, place) for place, call in enumerate(calls)}
         # What a person said is of calls that waited when the run was taken up, not of later ones with the same id.
         decided = run.arguments.approvals if run.from_journal else None
@@ -102,16 +105,12 @@ class Caller:
                 raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
         good: list[CheckedCall] = []
         answers: dict[str, dict[str, Any]] = {}
-        for call in open_calls:
+        for place, call in enumerate(open_calls):
             try:
-                checked = self._dispatcher.check(call)
+                good.append(self._dispatcher.check(call))
             except InvalidArguments as error:
                 answers[call.id] = {"error": str(error)}
-                continue
-            if approvals.get(call.id) is None and not checked.requires_approval and not taken_up:
-                answers[call.id] = LOST
-            else:
-                good.append(checked)
+                _check_same(run, history_step(place), call, error)
         steps = {call.id: history_step(place) for place, call in enumerate(open_calls)}
         await self._make(run, open_calls, good, steps, answers, approvals, lost=True)
         if run.arguments.prompt is not None:
@@ -137,6 +136,11 @@ class Caller:
             step = steps[call.id]
             if run.call_from_journal(step, call, answers):
                 continue
+            if run.journal is not None and run.journal.is_past(step):
+                raise SchemaChanged(
+                    f"the run {run.id!r} cannot be taken up: it went on without calling {call.callee.name}, whose"
+                    " arguments fit now; nothing was executed. Begin a new run, or restore the tool"
+                )
             begun = None if run.journal is None else run.journal.in_flight(step)
             if begun is not None and call.effect == "once":
                 # Another id each time: what was said before the crash is no leave to do it twice.
@@ -202,7 +206,9 @@ class Caller:
                 return
             answers[call.id] = as_content(outcome)
             if run.journal is not None:
+                failpoint("journal.after_effect")
                 page.commit({"outcome": outcome.to_json()})
+                page.books.hand_over()  # the others of this turn may take long
 
         if not calls:
             return
@@ -234,6 +240,16 @@ class Caller:
                 f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
                 f" repeat_limit is {self._repeat_limit}"
             )
+
+
+def _check_same(run: Run, step: str, call: ToolCall, problem: InvalidArguments) -> None:
+    """A call that was made before a crash must still be one that can be made."""
+    journal = run.journal
+    if journal is not None and (journal.call(step) is not None or journal.in_flight(step) is not None):
+        raise SchemaChanged(
+            f"the run {run.id!r} cannot be taken up: {call.name} was called, and now refuses its arguments ({problem});"
+            " nothing was executed. Begin a new run, or restore the tool"
+        )
 
 
 def _canonical(arguments: Mapping[str, Any]) -> str:

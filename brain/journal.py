@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar, get_args
 
 from specialists import Attempt, Cost, Outcome
+from specialists.ladder import AcceptedBy, AttemptOutcome
 
 from .encoding import EncodedMessage
 from .errors import JournalCorrupt, RunBusy, RunTaken, SchemaChanged
-from .events import ModelResponse, TokenUsage, ToolCall, Turn, WireAttempt
+from .events import ModelResponse, TokenUsage, ToolCall, Turn, WireAttempt, WireOutcome
 from .storage.changes import Begun, Effect, Finish, Intend, RunStatus, StepRow
 
 __all__ = [
@@ -36,6 +37,10 @@ __all__ = [
     "wire_from_json",
 ]
 
+T = TypeVar("T")
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+
 
 class Journal:
     """The journal of one run that this process has. ``resumed``: whether it was begun before."""
@@ -44,6 +49,60 @@ class Journal:
         self.run = begun.run
         self.resumed = begun.resumed
         self._steps = begun.steps
+        self._turns: dict[str, tuple[Turn, ModelResponse]] = {}
+        self._calls: dict[str, Outcome[Any] | Mapping[str, Any]] = {}
+        self._order: list[str] = []
+
+    def read(self) -> None:
+        """Read all that was written, before any of it is used. Raises :class:`JournalCorrupt`."""
+        try:
+            _check_request(self.run.request)
+            if not self.run.salt:
+                raise ValueError("the run has no salt")
+            for step, row in self._steps.items():
+                if row.key != idempotency_key(self.salt, step):
+                    raise ValueError(f"the key of {step!r} is another step's")
+                _place(step)
+            self._order = sorted((step for step, row in self._steps.items() if row.result is not None), key=_place)
+            for step in self._order:
+                self._read_step(step, self._steps[step])
+            for step, row in self._steps.items():
+                self._check_place(step, row)
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+            raise JournalCorrupt(
+                f"the run {self.run.id!r} in the journal cannot be read ({type(error).__name__}: {error}); nothing was"
+                " executed. Restore the file from a copy, or begin a new run"
+            ) from None
+
+    def _read_step(self, step: str, row: StepRow) -> None:
+        result = row.result or {}
+        if _is_turn(step):
+            if step != turn_step(len(self._turns)):
+                raise ValueError(f"{turn_step(len(self._turns))!r} is missing")
+            self._turns[step] = turn_from_json(result)
+        elif "answer" in result:
+            self._calls[step] = _of(dict, result["answer"])
+        else:
+            outcome = self._calls[step] = outcome_from_json(result["outcome"])
+            if outcome.tool != row.name:
+                raise ValueError(f"{step!r} is a call of {row.name!r}, and its result one of {outcome.tool!r}")
+
+    def _check_place(self, step: str, row: StepRow) -> None:
+        """A call belongs to a turn that happened, and no turn happens before the calls of those before have."""
+        if _is_turn(step):
+            return
+        if row.result is None and self.is_past(step):
+            raise ValueError(f"{step!r} has no result, and a later turn has")
+        if step.startswith("history"):
+            return
+        turn, place = _place(step)
+        response = self._turns[turn_step(turn)][1]
+        if response.tool_calls[place].name != row.name:
+            raise ValueError(f"{step!r} is not the call that the model made")
+
+    def is_past(self, step: str) -> bool:
+        """Whether a turn after the call ``step`` has happened, which it must have before."""
+        return len(self._turns) > _place(step)[0] + 1
 
     @property
     def fence(self) -> int:
@@ -55,15 +114,17 @@ class Journal:
         """What makes this run's idempotency keys its own."""
         return self.run.salt
 
-    def result(self, step: str) -> Mapping[str, Any] | None:
-        """The result of a committed step."""
-        found = self._steps.get(step)
-        return None if found is None else found.result
+    def turn(self, step: str) -> tuple[Turn, ModelResponse] | None:
+        """A turn that happened."""
+        return self._turns.get(step)
 
-    def results(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """Every committed step with its result: turns in order, and each turn's calls in the order asked."""
-        done = [(step, row.result) for step, row in self._steps.items() if row.result is not None]
-        return sorted(done, key=lambda each: _place(each[0]))
+    def call(self, step: str) -> Outcome[Any] | Mapping[str, Any] | None:
+        """The outcome of a call that happened, or the answer that was given in its place; values are as JSON."""
+        return self._calls.get(step)
+
+    def happened(self) -> list[str]:
+        """Every committed step: turns in order, and each turn's calls in the order asked."""
+        return list(self._order)
 
     def in_flight(self, step: str) -> StepRow | None:
         """A step that was begun and not committed: it may have happened."""
@@ -114,26 +175,28 @@ class Journal:
         ``digests``: of this brain's tools by name. Raises :class:`SchemaChanged`.
         """
         for name, digest in self.tools().items():
-            if digests.get(name) != digest:
-                what = "has changed" if digests.get(name) is not None else "is not there any more"
-                raise SchemaChanged(
-                    f"the run {self.run.id!r} cannot be taken up: the tool {name!r} {what} since it was begun; nothing"
-                    " was executed. Begin a new run, or restore the tool"
-                )
+            now = digests.get(name)
+            if now == digest:
+                continue
+            what = "has changed" if digest and now else "is not there any more" if digest else "was not there"
+            since = "since it was begun" if digest else "when it was called"
+            raise SchemaChanged(
+                f"the run {self.run.id!r} cannot be taken up: the tool {name!r} {what} {since}; nothing was executed."
+                " Begin a new run, or restore the tool"
+            )
 
-    def tools(self) -> dict[str, str]:
-        """Every tool that the run was offered, or has called, with the digest it had."""
-        found: dict[str, str] = {}
-        given: list[Any] = [self.run.request.get("tools")]
+    def tools(self) -> dict[str, str | None]:
+        """Every tool that the run was offered, or has called, with the digest it had; ``None``: there was none."""
+        found: dict[str, str | None] = dict(self.run.request["tools"])
         for row in self._steps.values():
-            if row.schema is not None:
-                found[row.name] = row.schema
-            if row.result is not None:
-                given.append(row.result.get("tools"))
-        for each in given:
-            if isinstance(each, dict):
-                found.update((name, digest) for name, digest in each.items() if isinstance(digest, str))
+            if row.result is not None and _is_turn(row.step):
+                found.update(row.result["tools"])
+        found.update({row.name: row.schema for row in self._steps.values() if row.schema is not None})
         return found
+
+    def as_before(self) -> Finish:
+        """The change that leaves the run as it was found."""
+        return self.finish(self.run.status, self.run.reason, self.run.result)
 
 
 def idempotency_key(salt: str, step: str) -> str:
@@ -165,8 +228,8 @@ def digest_of(*parts: bytes | str) -> str:
     return total.hexdigest()
 
 
-def turn_to_json(turn: Turn, response: ModelResponse, tools: Mapping[str, str]) -> dict[str, Any]:
-    """The result of a turn. ``tools``: digests of the tools that it calls."""
+def turn_to_json(turn: Turn, response: ModelResponse, tools: Mapping[str, str | None]) -> dict[str, Any]:
+    """The result of a turn. ``tools``: digests of the tools that it calls; ``None``: there is no such tool."""
     return {
         "response": {
             "text": response.text,
@@ -189,66 +252,81 @@ def turn_to_json(turn: Turn, response: ModelResponse, tools: Mapping[str, str]) 
 
 
 def turn_from_json(data: Mapping[str, Any]) -> tuple[Turn, ModelResponse]:
-    """The inverse of :func:`turn_to_json`. Raises :class:`JournalCorrupt`."""
-    try:
-        given, made = data["response"], data["turn"]
-        calls = tuple([_call_from_json(call) for call in given["tool_calls"]])
-        response = ModelResponse(
-            _text(given["text"]),
-            calls,
-            _text(given["finish_reason"]),
-            _text(given["model"]),
-            TokenUsage(**given["usage"]),
-            _text(given["abstention"]),
-            _text(given["value_of"]),
-        )
-        turn = Turn(
-            model=str(made["model"]),
-            seconds=float(made["seconds"]),
-            usage=TokenUsage(**made["usage"]),
-            cost=Cost.from_json(made["cost"]),
-            tool_calls=calls,
-            wire_attempts=tuple([wire_from_json(each) for each in made["wire_attempts"]]),
-        )
-    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise _corrupt("a turn", error) from None
+    """The inverse of :func:`turn_to_json`. Raises ``ValueError`` and its like for what no turn can have written."""
+    given, made = data["response"], data["turn"]
+    _check_digests(data["tools"], maybe=True)
+    calls = tuple([_call_from_json(call) for call in _of(list, given["tool_calls"])])
+    response = ModelResponse(
+        _text(given["text"]),
+        calls,
+        _text(given["finish_reason"]),
+        _text(given["model"]),
+        TokenUsage.from_json(given["usage"]),
+        _text(given["abstention"]),
+        _text(given["value_of"]),
+    )
+    turn = Turn(
+        model=_of(str, made["model"]),
+        seconds=_number(made["seconds"]),
+        usage=TokenUsage.from_json(made["usage"]),
+        cost=Cost.from_json(made["cost"]),
+        tool_calls=calls,
+        wire_attempts=tuple([wire_from_json(each) for each in _of(list, made["wire_attempts"])]),
+    )
     return turn, response
 
 
 def outcome_from_json(data: Mapping[str, Any]) -> Outcome[Any]:
-    """A call's outcome with its wire attempts; values stay as JSON. Raises :class:`JournalCorrupt`."""
-    try:
-        outcome = Outcome.from_json(data)
-        attempts = [_attempt(attempt, raw) for attempt, raw in zip(outcome.attempts, data["attempts"], strict=True)]
-        audit = None if outcome.audit is None else _attempt(outcome.audit, data["audit"])
-        for each in (outcome.tool, outcome.call_id, outcome.answered_by, outcome.accepted_by, outcome.reason):
-            _text(each)
-        return replace(outcome, attempts=tuple(attempts), audit=audit)
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise _corrupt("a call", error) from None
+    """A call's outcome with its wire attempts; values stay as JSON. Raises ``ValueError`` and its like."""
+    outcome = Outcome.from_json(data)
+    attempts = [_attempt(attempt, raw) for attempt, raw in zip(outcome.attempts, data["attempts"], strict=True)]
+    audit = None if outcome.audit is None else _attempt(outcome.audit, data["audit"])
+    for each in (outcome.call_id, outcome.run_id, outcome.answered_by, outcome.reason):
+        _text(each)
+    if outcome.accepted_by is not None and outcome.accepted_by not in get_args(AcceptedBy):
+        raise ValueError(f"nothing is accepted as {outcome.accepted_by!r}")
+    _of(str, outcome.tool)
+    _of(dict, outcome.arguments)
+    return replace(outcome, attempts=tuple(attempts), audit=audit)
 
 
 def wire_from_json(data: Mapping[str, Any]) -> WireAttempt:
-    """The inverse of :meth:`WireAttempt.to_json`."""
-    return WireAttempt(**{**data, "usage": TokenUsage(**data["usage"]), "cost": Cost.from_json(data["cost"])})
+    """The inverse of :meth:`WireAttempt.to_json`. Raises ``ValueError`` and its like."""
+    attempt = WireAttempt(
+        **{**data, "usage": TokenUsage.from_json(data["usage"]), "cost": Cost.from_json(data["cost"])}
+    )
+    for text in (attempt.id, attempt.model, attempt.endpoint):
+        _of(str, text)
+    for maybe in (attempt.answered_model, attempt.reason, attempt.service_tier):
+        _text(maybe)
+    if attempt.outcome not in get_args(WireOutcome):
+        raise ValueError(f"no request ends as {attempt.outcome!r}")
+    if attempt.price is not None:
+        _of(dict, attempt.price)
+    _number(attempt.status, maybe=True)
+    _number(attempt.seconds)
+    return attempt
 
 
-def messages_from_json(data: Sequence[Any]) -> list[EncodedMessage]:
-    """Messages of a history. Raises :class:`JournalCorrupt`."""
-    try:
-        return [EncodedMessage(message) for message in data]
-    except (TypeError, ValueError, KeyError) as error:
-        raise _corrupt("a message", error) from None
+def messages_from_json(data: Any) -> list[EncodedMessage]:
+    """Messages of a history. Raises ``ValueError`` and its like."""
+    messages = [EncodedMessage(_of(dict, message)) for message in _of(list, data)]
+    for message in messages:
+        if message.get("role") not in ROLES:
+            raise ValueError(f"nobody speaks as {message.get('role')!r}")
+    return messages
 
 
 class taken_once:
-    """Within this process, a run is executed once at a time. Raises :class:`RunBusy`."""
+    """Within this process, a run is executed once at a time, whichever brains and ledgers it is given to. ``token``:
+    the process's for the ledger's file. Raises :class:`RunBusy`.
+    """
 
     _lock = threading.Lock()
-    _taken: set[tuple[int, str]] = set()  # noqa: RUF012
+    _taken: set[tuple[str, str]] = set()  # noqa: RUF012
 
-    def __init__(self, store: object, run: str) -> None:
-        self._key = (id(store), run)
+    def __init__(self, token: str, run: str) -> None:
+        self._key = (token, run)
 
     def __enter__(self) -> None:
         with self._lock:
@@ -261,14 +339,54 @@ class taken_once:
             self._taken.discard(self._key)
 
 
+_STEP = re.compile(r"(?:turn (0|[1-9]\d{0,8})|history)(?:, call (0|[1-9]\d{0,8}))?")
+
+
 def _place(step: str) -> tuple[int, ...]:
-    numbers = tuple(int(each) for each in re.findall(r"\d{1,9}", step))
-    return (-1, *numbers) if step.startswith("history") else numbers
+    """Where a step stands among all. Raises ``ValueError`` for a name that no step has."""
+    found = _STEP.fullmatch(step)
+    if found is None or step == "history":
+        raise ValueError(f"{step[:64]!r} is no step")
+    turn, call = found.groups()
+    return (-1 if turn is None else int(turn), *(() if call is None else (int(call),)))
+
+
+def _is_turn(step: str) -> bool:
+    return "," not in step
+
+
+def _check_request(request: Mapping[str, Any]) -> None:
+    for name in ("prompt", "group", "instructions", "output"):
+        _text(request[name])
+    _of(str, request["model"])
+    _check_digests(request["tools"], maybe=False)
+    if request["budget"] is not None:
+        _of(dict, request["budget"])
+    if not messages_from_json(request["history"]) and request["prompt"] is None:
+        raise ValueError("it was asked nothing")
+
+
+def _check_digests(data: Any, *, maybe: bool) -> None:
+    for digest in _of(dict, data).values():
+        if digest is not None or not maybe:
+            _of(str, digest)
 
 
 def _attempt(attempt: Attempt, raw: Mapping[str, Any]) -> Attempt:
-    wire = raw.get("wire_attempts") or ()
-    return replace(attempt, wire_attempts=tuple([wire_from_json(each) for each in wire])) if wire else attempt
+    _of(str, attempt.rung)
+    _number(attempt.seconds)
+    for maybe in (attempt.confidence, attempt.steps, attempt.cpu_seconds, attempt.cpu_seconds_low):
+        _number(maybe, maybe=True)
+    for text in (attempt.reason, attempt.source, *((attempt.verdict.reason,) if attempt.verdict else ())):
+        _text(text)
+    if attempt.outcome not in get_args(AttemptOutcome):
+        raise ValueError(f"no attempt ends as {attempt.outcome!r}")
+    if attempt.verdict is not None and attempt.verdict.status not in ("passed", "failed", "unknown"):
+        raise ValueError(f"no verdict is {attempt.verdict.status!r}")
+    _of(list, raw["ran"])
+    for ran in attempt.ran:
+        _of(str, ran)
+    return replace(attempt, wire_attempts=tuple([wire_from_json(each) for each in _of(list, raw["wire_attempts"])]))
 
 
 def _call_to_json(call: ToolCall) -> dict[str, str]:
@@ -276,19 +394,22 @@ def _call_to_json(call: ToolCall) -> dict[str, str]:
 
 
 def _call_from_json(data: Mapping[str, Any]) -> ToolCall:
-    values = data["id"], data["name"], data["arguments"]
-    if not all(isinstance(each, str) for each in values):
-        raise TypeError("a tool call is of texts")
-    return ToolCall(*values)
+    return ToolCall(_of(str, data["id"]), _of(str, data["name"]), _of(str, data["arguments"]))
 
 
-def _text(value: Any) -> Any:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{value!r} stands where a text belongs")
+def _of(kind: type[T], value: Any) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:64]!r} stands where a {kind.__name__} belongs")
     return value
 
 
-def _corrupt(what: str, error: Exception) -> JournalCorrupt:
-    return JournalCorrupt(
-        f"{what} in the journal cannot be read ({type(error).__name__}: {error}); nothing was executed"
-    )
+def _text(value: Any) -> Any:
+    return None if value is None else _of(str, value)
+
+
+def _number(value: Any, *, maybe: bool = False) -> Any:
+    if value is None and maybe:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise TypeError(f"{str(value)[:64]!r} stands where a number from zero up belongs")
+    return value

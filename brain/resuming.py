@@ -5,21 +5,23 @@ This module knows nothing of turns and calls; those are the loop's (:mod:`brain.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
-from .books import Books, current_books
+from .books import Books, current_books, kept
 from .budgets import Budget, Scope
-from .errors import ApprovalRequired, JournalCorrupt, PromptError, RunUncertain
+from .errors import ApprovalRequired, PromptError, RunTaken, RunUncertain
 from .journal import Journal, messages_from_json
 from .keys import redact
 from .runs import Run, RunArguments
-from .storage.changes import Begin, Finish, RunStatus, Store
+from .storage.changes import Begin, Begun, Finish, RunRow, RunStatus, Store
 
-__all__ = ["finish_of", "journaled", "open_run"]
+__all__ = ["finish_of", "leaving_as_before", "open_run"]
 
 LONGEST_REASON = 500
 
@@ -56,31 +58,47 @@ async def open_run(
         owner,
         create=arguments.prompt is not None or bool(arguments.history),
     )
-    books = Books(store, Scope(arguments.run_id))
-    begun = (await books.push(begin))[0]
-    run.journal = journal = Journal(begun)
+    run.journal = journal = Journal(await _begun(store, begin))
     run.salt = journal.salt
     if journal.resumed:
-        try:
+        with leaving_as_before(store, run):
+            journal.read()
             journal.check_request(request)
-            run.arguments = arguments = _as_begun(arguments, journal.run.request)
+            run.arguments = arguments = _as_begun(arguments, journal.run)
             run.messages = list(arguments.history)
-            earlier = journal.run.request.get("budget")
-            if isinstance(earlier, dict):
+            earlier = journal.run.request["budget"]
+            if earlier is not None:
                 before = Budget.from_json(earlier)
                 own = before if own is None else own.like(before)
-        except BaseException:
-            await journaled(store, run, None)
-            raise
-    run.books = _books(store, arguments, budgets, own, cpu_rate, parent, journal.fence, owner)
+            run.books = _books(store, arguments, budgets, own, cpu_rate, parent, journal.fence, owner)
+    else:
+        run.books = _books(store, arguments, budgets, own, cpu_rate, parent, journal.fence, owner)
 
 
-async def journaled(store: Store, run: Run, finish: Finish | None) -> None:
-    """Leave a run that could not be taken up as it was before."""
-    journal = run.journal
-    if journal is not None and journal.run.status != "done":
-        before = finish or journal.finish("failed", "it could not be taken up")
-        await Books(store, Scope(run.id)).push(before)
+@contextlib.contextmanager
+def leaving_as_before(store: Store, run: Run) -> Iterator[None]:
+    """A run that was taken up, and turns out to be none that can be, is left as it was found. Nobody waits for that."""
+    try:
+        yield
+    except BaseException:
+        if run.journal is not None:
+            _leave(store, run.journal)
+        raise
+
+
+def _leave(store: Store, journal: Journal) -> None:
+    if journal.run.status != "done":
+        store.apply([journal.as_before()])
+
+
+async def _begun(store: Store, begin: Begin) -> Begun:
+    future = store.apply([begin])
+    try:
+        return cast(Begun, (await kept(future))[0])
+    except asyncio.CancelledError:
+        # It may be begun yet, and must not look as if this process had it.
+        future.add_done_callback(lambda done: None if done.exception() else _leave(store, Journal(done.result()[0])))
+        raise
 
 
 def finish_of(journal: Journal, error: BaseException | None, result: Mapping[str, Any] | None) -> Finish:
@@ -111,13 +129,18 @@ def _books(
     return Books(store, scope, given, cpu_rate=cpu_rate, parent=parent, fence=fence, owner=owner)
 
 
-def _as_begun(arguments: RunArguments, request: Mapping[str, Any]) -> RunArguments:
+def _as_begun(arguments: RunArguments, begun: RunRow) -> RunArguments:
     """The arguments with what the run was asked when it was begun."""
-    prompt, history, group = (request.get(name) for name in ("prompt", "history", "group"))
-    texts = all(each is None or isinstance(each, str) for each in (prompt, group))
-    if not texts or not isinstance(history, list):
-        raise JournalCorrupt(f"what the run {arguments.run_id!r} was asked cannot be read; nothing was executed")
-    return replace(arguments, prompt=prompt, group=group, history=tuple(messages_from_json(history)))
+    request = begun.request
+    if arguments.session is not None and arguments.session != begun.session:
+        raise RunTaken(f"the run id {begun.id!r} belongs to a run of another session; choose another id")
+    return replace(
+        arguments,
+        prompt=request["prompt"],
+        group=request["group"],
+        history=tuple(messages_from_json(request["history"])),
+        session=begun.session,
+    )
 
 
 def _check_prompt(arguments: RunArguments) -> None:

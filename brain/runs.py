@@ -25,7 +25,7 @@ from .dispatch import CheckedCall, Observer
 from .encoding import EncodedMessage, NotJson, as_message
 from .errors import ConfigurationError, PromptError, RunTimeout
 from .events import AttemptMade, Message, ModelResponse, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
-from .journal import Journal, idempotency_key, outcome_from_json, turn_from_json
+from .journal import Journal, idempotency_key
 from .keys import redact
 from .messages import ROLES, as_content, tool_message
 from .offering import Offer
@@ -163,31 +163,29 @@ class Run:
 
     def turn_from_journal(self, step: str) -> ModelResponse | None:
         """The response of a turn that happened before the run was taken up."""
-        stored = None if self.journal is None else self.journal.result(step)
-        self.from_journal = stored is not None
-        if stored is None:
+        found = None if self.journal is None else self.journal.turn(step)
+        self.from_journal = found is not None
+        if found is None:
             return None
-        turn, response = turn_from_json(stored)
+        turn, response = found
         self.turns.append(turn)
         self.wire += turn.wire_attempts
         return response
 
     def call_from_journal(self, step: str, call: CheckedCall, answers: dict[str, dict[str, Any]]) -> bool:
         """Whether a call happened before the run was taken up; if so, its answer is in ``answers``."""
-        stored = None if self.journal is None else self.journal.result(step)
-        if stored is None:
+        found = None if self.journal is None else self.journal.call(step)
+        if found is None:
             return False
-        self._take(stored, call.id, answers)
+        answers[call.id] = self._take(found)
         return True
 
-    def _take(self, stored: Mapping[str, Any], call_id: str, answers: dict[str, dict[str, Any]]) -> None:
-        if isinstance(answer := stored.get("answer"), dict):
-            answers[call_id] = answer
-            return
-        outcome = outcome_from_json(stored.get("outcome") or {})
-        self.wire += [each for attempt in attempts_of(outcome) for each in wire_of(attempt)]
-        self.calls.append(outcome)
-        answers[call_id] = as_content(outcome)
+    def _take(self, found: Outcome[Any] | Mapping[str, Any]) -> dict[str, Any]:
+        if not isinstance(found, Outcome):
+            return dict(found)
+        self.wire += [each for attempt in attempts_of(found) for each in wire_of(attempt)]
+        self.calls.append(found)
+        return as_content(found)
 
     def answer_call(self, step: str, call: CheckedCall, answer: dict[str, Any]) -> dict[str, Any]:
         """A call that is answered without being made: a person decided so, and that is a step as well."""
@@ -198,11 +196,12 @@ class Run:
     def take_all(self) -> None:
         """Take every step from the journal: those of a run that is done."""
         assert self.journal is not None
-        for step, stored in self.journal.results():
-            if "turn" in stored:
+        for step in self.journal.happened():
+            call = self.journal.call(step)
+            if call is None:
                 self.turn_from_journal(step)
             else:
-                self._take(stored, "", {})
+                self._take(call)
 
     def usage(self) -> Usage:
         """The bill so far."""

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -93,6 +94,11 @@ class SqliteStore:
     def path(self) -> str | None:
         """The file; ``None``: in memory."""
         return self._file.path
+
+    @property
+    def identity(self) -> str:
+        """The same for all that open the same file; one in memory has its own, in each process."""
+        return self._file.owner if self._file.path is None else os.path.realpath(self._file.path)
 
     @property
     def shared(self) -> bool:
@@ -203,7 +209,7 @@ class SqliteStore:
             usd, microseconds, calls = _account(connection, allowance)
             _check(allowance, change, usd, microseconds, calls)
             if allowance.microseconds is not None:
-                left = allowance.microseconds - microseconds
+                left = max(0, allowance.microseconds - microseconds)
                 granted = min(change.microseconds if granted is None else granted, left)
             found.append((allowance, usd, microseconds, calls))
         wanted = change.microseconds if granted is None else granted
@@ -322,9 +328,12 @@ class SqliteStore:
                     " WHERE id = ?",
                     (change.owner, change.run),
                 )
-        begun = _run(_run_of(connection, change.run))
+        if found is None:
+            run = _run(_run_of(connection, change.run))
+        elif run.status != "done":
+            run = replace(run, fence=run.fence + 1, owner=change.owner)
         steps = {each.step: each for each in map(_step, _steps_of(connection, change.run))}
-        return Begun(begun, steps, found is not None)
+        return Begun(run, steps, found is not None)
 
     def _intend(self, connection: sqlite3.Connection, change: Intend) -> None:
         _check_fence(connection, change.run, change.fence)
@@ -333,6 +342,8 @@ class SqliteStore:
             (now(), change.run, change.step),
         ).rowcount
         if not again:
+            if _has_step(connection, change.run, change.step):
+                raise RunBusy(f"the step {change.step!r} of the run {change.run!r} was committed before")
             values = (
                 change.run,
                 change.step,
@@ -356,7 +367,7 @@ class SqliteStore:
             (_written(change.result), now(), change.run, change.step),
         ).rowcount
         if not done:
-            raise RunBusy(f"the step {change.step} of the run {change.run!r} was committed by somebody else")
+            raise RunBusy(f"the step {change.step!r} of the run {change.run!r} was committed before, or never begun")
 
     def _finish(self, connection: sqlite3.Connection, change: Finish) -> None:
         _check_fence(connection, change.run, change.fence)
@@ -431,6 +442,11 @@ def _run_of(connection: sqlite3.Connection, id: str) -> Any:
 
 def _steps_of(connection: sqlite3.Connection, run: str) -> list[Any]:
     return connection.execute(f"SELECT {_STEP} FROM steps WHERE run = ? ORDER BY number", (run,)).fetchall()
+
+
+def _has_step(connection: sqlite3.Connection, run: str, step: str) -> bool:
+    found = connection.execute("SELECT 1 FROM steps WHERE run = ? AND step = ?", (run, step)).fetchone()
+    return found is not None
 
 
 def _where(where: Mapping[str, str | None]) -> tuple[str, tuple[str, ...]]:
