@@ -380,6 +380,29 @@ def test_a_quote_is_kept_and_the_keeping_is_bounded(monkeypatch: pytest.MonkeyPa
     assert len(book._kept) <= module._MOST_KEPT
 
 
+MOMENTS = st.integers(-200, 500).map(lambda hours: NOW + timedelta(hours=hours))
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from(["deepseek-chat", "deep*", "*"]), st.none() | MOMENTS, st.integers(1, 400),
+                       st.sampled_from([None, "standard", "flex", "any"]), st.booleans()),
+             max_size=6, unique_by=lambda drawn: drawn[:2]),
+    st.lists(st.tuples(MOMENTS, st.sampled_from([None, "flex"])), min_size=2, max_size=8),
+)  # fmt: skip
+def test_what_is_kept_is_what_a_new_book_would_find(drawn: list[Any], asked: list[Any]) -> None:
+    """In whatever order moments are asked for: dates of the book, and dates and hours of the list."""
+    entries = []
+    for number, (model, since, hours, tier, listed) in enumerate(drawn, 1):
+        until = (since or NOW) + timedelta(hours=hours)
+        what: dict[str, Any] = {"factor": "0.5"} if listed else {"price": Price(number, number)}
+        entries.append(PriceEntry(model, tier=tier, since=since, until=until, **what))
+    book = PriceBook(entries)
+    for at, tier in asked:
+        where: dict[str, Any] = {"endpoint": "https://api.deepseek.com/v1", "tier": tier, "at": at}
+        assert book.price_of("deepseek-chat", **where) == PriceBook(entries).price_of("deepseek-chat", **where)
+
+
 def test_a_book_is_pickled_without_the_list() -> None:
     book = PriceBook([PriceEntry("gpt-4.1", factor="0.8")], cpu_second=0)
     book.price_of("gpt-4.1")

@@ -404,6 +404,9 @@ def test_estimated_usage_is_an_upper_bound() -> None:
         TokenUsage(1_000_000, 1_000_000, source="estimated"), "x", Price(2, 1, cache_write=3, reasoning=5)
     )
     assert dear == Cost.bounded(0, 8)
+    # An estimate is a bound: the request may have been smaller, and below a tier that is cheaper.
+    cheaper = Price(4, 4, tiers={1_000: Price(1, 1)})
+    assert token_cost(TokenUsage(1_000_000, 0, source="estimated"), "x", cheaper) == Cost.bounded(0, 4)
 
 
 # CPU seconds
