@@ -10,11 +10,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 from specialists import Cost
+from specialists.costs import EXACT
 
 from ..events import TokenUsage
 from .book import PriceBook
 from .entries import PriceEntry
-from .exact import amount, exactly, seconds_of
+from .exact import amount, seconds_of
 from .listed import load_price_list
 from .quote import Quote
 from .rates import Price
@@ -62,5 +63,4 @@ def cpu_cost(seconds: float, rate: Decimal | int | str | None = None) -> Cost:
     if seconds < 0:
         raise ValueError(f"CPU time cannot be negative: {seconds}")
     price = DEFAULT_CPU_RATE if rate is None else amount("rate", rate)
-    with exactly():
-        return Cost.exact(seconds_of(seconds) * price)
+    return Cost.exact(EXACT.multiply(seconds_of(seconds), price))

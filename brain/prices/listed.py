@@ -66,9 +66,15 @@ def load_price_list() -> None:
 
 def current_list() -> Any:
     """The list in use: another object once the application has updated it."""
-    from genai_prices.data_snapshot import get_snapshot
+    return _data_snapshot().get_snapshot()
 
-    return get_snapshot()
+
+@cache
+def _data_snapshot() -> Any:
+    # An import statement would look the module up on every request.
+    from genai_prices import data_snapshot
+
+    return data_snapshot
 
 
 def list_price(name: str, endpoint: str | None, tier: str, at: datetime) -> ListPrice:

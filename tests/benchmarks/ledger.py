@@ -156,13 +156,17 @@ async def run_cpu(url: str, kind: Kind, folder: Path, quick: bool) -> dict[str, 
     for run in (bare, *runs.values()):
         await cpu(run)
     found: dict[str, list[float]] = {name: [] for name in ("bare", "without", *runs)}
-    for _ in range(rounds):
-        found["bare"].append(await cpu(bare))
-        with nothing_written():
-            found["without"].append(await cpu(runs["memory"]))
-        for name, run in runs.items():
-            after = (lambda: brains["read"].ledger.total()) if name == "read" else (lambda: None)
-            found[name].append(await cpu(run, after))
+    names = list(found)
+    for place in range(rounds):
+        for name in (*names[place % len(names) :], *names[: place % len(names)]):  # none always after the same one
+            if name == "bare":
+                found[name].append(await cpu(bare))
+            elif name == "without":
+                with nothing_written():
+                    found[name].append(await cpu(runs["memory"]))
+            else:
+                after = (lambda: brains["read"].ledger.total()) if name == "read" else (lambda: None)
+                found[name].append(await cpu(runs[name], after))
     for brain in brains.values():
         await brain.aclose()
     await client.close()
