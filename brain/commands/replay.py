@@ -18,16 +18,17 @@ from typing import TYPE_CHECKING, Any, get_args
 from .terminal import complain, console, table, write, write_json
 
 if TYPE_CHECKING:
-    from brain.replaying import Comparison, Difference, OutcomeReader, Reproduction, Side
+    from brain.replaying import Comparison, Difference, LedgerReader, OutcomeReader, Reproduction, Side
     from specialists import Cost
 
 __all__ = ["configure"]
 
 _DESCRIPTION = """\
-LOG.jsonl is what Brain(log=PATH) writes: one line for each call, with every attempt on every rung. No model is run.
+LOG is what Brain(log=PATH) writes: one line for each call, with every attempt on every rung; or the file of a ledger,
+Brain(ledger=PATH), whose rows hold the same. No model is run.
 
 Without --policy, each logged decision is made once more, by the function that live calls climb by. Exit code 1 when one
-differs; its line is named.
+differs; its line (of a ledger, the number of the call) is named.
 
 With --policy or --min-confidence, another policy is walked over the logged attempts, and set beside the logged one on
 the same calls: the share answered on this machine, abstentions, cost, time. An answer that was never asked for is not
@@ -46,6 +47,7 @@ A dash stands where nothing can be told: there is one run, or the runs do not di
 _EPILOG = """\
 examples:
   brain replay calls.jsonl                                     is every decision reproduced?
+  brain replay bill.db                                         the same, from a ledger
   brain replay calls.jsonl --policy verified                   what if only proofs counted?
   brain replay calls.jsonl --min-confidence intent=0.9         what if this floor were another?
   brain replay calls.jsonl --policy confident --labels right.jsonl --cost-bound 0.95
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EPILOG
     add = parser.add_argument
-    add("log", metavar="LOG.jsonl", help="the file that Brain(log=...) appends to")
+    add("log", metavar="LOG", help="the file that Brain(log=...) appends to, or that of Brain(ledger=...)")
     add("--policy", metavar="POLICY", help="the policy to set beside the logged one")
     add(
         "--min-confidence",
@@ -84,7 +86,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def _replay(arguments: argparse.Namespace) -> int:
-    from brain.replaying import Labels, OutcomeReader, PolicyChange, compare, reproduce
+    from brain.replaying import Labels, PolicyChange, compare, reproduce
 
     floors = dict(arguments.min_confidence)
     if len(floors) < len(arguments.min_confidence):
@@ -93,7 +95,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         if arguments.labels is not None:
             return _wrong("--labels judges another policy beside the logged one; name it with --policy")
         with _progress(Path(arguments.log)) as progress:
-            log = OutcomeReader(arguments.log, progress=progress)
+            log = _reader(arguments.log, progress)
             reproduction = reproduce(log)
         found: Reproduction | Comparison = reproduction
         _check_any(log, reproduction.calls + reproduction.functions)
@@ -103,7 +105,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         change = PolicyChange.read(arguments.policy, floors)
         labels = None if arguments.labels is None else Labels.read(arguments.labels)
         with _progress(Path(arguments.log)) as progress:
-            log = OutcomeReader(arguments.log, progress=progress)
+            log = _reader(arguments.log, progress)
             comparison = compare(log, change, labels=labels)
         found = comparison
         _check_any(log, comparison.calls + comparison.cut_short + comparison.functions)
@@ -120,7 +122,7 @@ def _replay(arguments: argparse.Namespace) -> int:
         return code
     _tell_of(log)
     if arguments.policy is None and not floors:
-        _show_reproduction(reproduction)
+        _show_reproduction(reproduction, log.unit)
     else:
         _show_comparison(comparison, arguments.policy, floors)
     if arguments.cost_bound is not None:
@@ -128,15 +130,21 @@ def _replay(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _check_any(log: OutcomeReader, calls: int) -> None:
+def _reader(path: str, progress: Callable[[int], None] | None) -> OutcomeReader | LedgerReader:
+    from brain.replaying import LedgerReader, OutcomeReader, is_ledger
+
+    return LedgerReader(path) if is_ledger(path) else OutcomeReader(path, progress=progress)
+
+
+def _check_any(log: OutcomeReader | LedgerReader, calls: int) -> None:
     from brain import ConfigurationError
 
     if not calls:
         cut = "" if log.cut_off is None else " that is whole"
-        raise ConfigurationError(f"{log.path} holds no line{cut}, so there is nothing to replay")
+        raise ConfigurationError(f"{log.path} holds no {log.unit}{cut}, so there is nothing to replay")
 
 
-def _tell_of(log: OutcomeReader) -> None:
+def _tell_of(log: OutcomeReader | LedgerReader) -> None:
     if log.cut_off is not None:
         complain(f"{log.path}, line {log.cut_off}: the last line is not whole, and is passed by")
     if log.duplicates:
@@ -146,7 +154,7 @@ def _tell_of(log: OutcomeReader) -> None:
         )
 
 
-def _show_reproduction(found: Reproduction) -> None:
+def _show_reproduction(found: Reproduction, unit: str) -> None:
     write(
         f"{found.reproduced:,} of {found.decisions:,} decisions reproduced, in {_of(found.calls, 'call')} of"
         " specialists."
@@ -154,7 +162,7 @@ def _show_reproduction(found: Reproduction) -> None:
     _show_aside(found.functions, found.cut_short, "their last decision was never made")
     if found.first is not None:
         line, differs = found.first
-        complain(f"{_of(found.differing, 'call')} not reproduced; the first is line {line}, {differs}")
+        complain(f"{_of(found.differing, 'call')} not reproduced; the first is {unit} {line}, {differs}")
 
 
 def _show_aside(functions: int, cut_short: int, so: str) -> None:

@@ -1,4 +1,4 @@
-"""Reads a log of outcomes back: are its decisions reproduced, and what would another policy have done and cost?
+"""Reads a log, or a ledger, back: are its decisions reproduced, and what would another policy have done and cost?
 
 Both questions go through :func:`specialists.ladder.decide`, the function that live calls climb by; no model runs. An
 answer that was never asked for is not guessed: where another policy wants a rung that the log has no attempt on, that
@@ -15,6 +15,7 @@ from __future__ import annotations
 from .comparing import Comparison, Difference, Side, compare
 from .decisions import FORMAT, Reproduction, cut_short, difference, reproduce
 from .intervals import cost_bound, paired_intervals, runs_needed
+from .ledger_reading import LedgerReader, calls_of, is_ledger, open_ledger
 from .policies import PolicyChange, Untried, Walk, walk
 from .reading import Labels, Logged, OutcomeReader
 
@@ -23,6 +24,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Labels",
+    "LedgerReader",
     "Logged",
     "OutcomeReader",
     "PolicyChange",
@@ -30,10 +32,13 @@ __all__ = [
     "Side",
     "Untried",
     "Walk",
+    "calls_of",
     "compare",
     "cost_bound",
     "cut_short",
     "difference",
+    "is_ledger",
+    "open_ledger",
     "paired_intervals",
     "reproduce",
     "runs_needed",

@@ -136,6 +136,8 @@ class Comparison:
     """Another policy beside the logged one, on the same calls."""
 
     change: PolicyChange
+    unit: str = "line"
+    """What the numbers of calls count: lines of a log, or calls of a ledger."""
     calls: int = 0
     """Calls that are compared."""
     runs: int = 0
@@ -175,7 +177,7 @@ class Comparison:
         """Why nothing is estimated; ``None``: it is."""
         if self.not_reproduced is not None:
             line, differs = self.not_reproduced
-            return f"line {line} is not what this ladder decides, so nothing is set beside it: {differs}"
+            return f"{self.unit} {line} is not what this ladder decides, so nothing is set beside it: {differs}"
         if not self.calls:
             return "the log has no calls of specialists that ended by themselves, so there is nothing to compare"
         if not self.untried:
@@ -226,7 +228,7 @@ def compare(log: Iterable[Logged], change: PolicyChange, *, labels: Labels | Non
     log can answer for are not like those that it cannot. Raises ``ConfigurationError`` for a tool that ``change``
     names and the log does not have, and for labels that fit several calls.
     """
-    result = Comparison(change)
+    result = Comparison(change, unit=getattr(log, "unit", "line"))
     runs = _Runs()
     tools: set[str] = set()
     policies: dict[tuple[str | None, Policy], Policy] = {}
@@ -276,7 +278,7 @@ def compare(log: Iterable[Logged], change: PolicyChange, *, labels: Labels | Non
         value = None if end.rung is None else tried[end.attempts[-1]].value
         _count_values(result, outcome, end, value)
         if labels is not None:
-            has, expected = labels.take(outcome, line)
+            has, expected = labels.take(outcome, line, result.unit)
             if has:
                 _judge(result, columns, place, expected, outcome, end, value)
     _check_named(change, tools)

@@ -15,11 +15,20 @@ from specialists.ladder import RungKind
 
 from ..errors import ConfigurationError
 
-__all__ = ["Labels", "Logged", "OutcomeReader", "attempts_of", "check_policy", "is_function", "run_of"]
+__all__ = [
+    "Labels",
+    "Logged",
+    "OutcomeReader",
+    "attempts_of",
+    "check_outcome",
+    "check_policy",
+    "is_function",
+    "run_of",
+]
 
 
 class Logged(NamedTuple):
-    """An outcome, and the line of the log it stands on."""
+    """An outcome, and the line of the log it stands on; of a ledger, the number of the call."""
 
     line: int
     outcome: Outcome[Any]
@@ -32,6 +41,9 @@ class OutcomeReader:
 
     Raises ``ConfigurationError`` with the number of a line that is not an outcome, ``OSError`` for the file.
     """
+
+    unit = "line"
+    """What :attr:`Logged.line` counts."""
 
     def __init__(
         self, path: str | os.PathLike[str], *, progress: Callable[[int], None] | None = None, label: str | None = None
@@ -77,7 +89,7 @@ class OutcomeReader:
             raise ConfigurationError(f"{where}: not a call's outcome, as Brain(log=...) writes them")
         try:
             outcome = Outcome.from_json(data)
-            _check(outcome)
+            check_outcome(outcome)
         except KeyError as error:
             raise ConfigurationError(f"{where}: the outcome has no {error}") from None
         except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
@@ -85,7 +97,7 @@ class OutcomeReader:
         return outcome
 
 
-def _check(outcome: Outcome[Any]) -> None:
+def check_outcome(outcome: Outcome[Any]) -> None:
     """Types that what follows relies on. Raises ``ValueError``."""
     for name in ("tool", "call_id", "run_id"):
         value = getattr(outcome, name)
@@ -167,7 +179,7 @@ class Labels:
             raise ConfigurationError(f"{path} holds no labels")
         return cls(rows)
 
-    def take(self, outcome: Outcome[Any], line: int) -> tuple[bool, Any]:
+    def take(self, outcome: Outcome[Any], line: int, unit: str = "line") -> tuple[bool, Any]:
         """Whether the call has a label, and which. Raises ``ConfigurationError`` when another call took it."""
         if outcome.call_id is None:
             return False, None
@@ -176,8 +188,8 @@ class Labels:
                 if key in self._used:
                     which = "name its run_id too" if key[0] is None else "give the runs ids of their own"
                     raise ConfigurationError(
-                        f"the label of the call {outcome.call_id!r} fits line {self._used[key]} of the log and line"
-                        f" {line}; {which}"
+                        f"the label of the call {outcome.call_id!r} fits {unit} {self._used[key]} of the log and"
+                        f" {unit} {line}; {which}"
                     )
                 self._used[key] = line
                 return True, self._rows[key]
