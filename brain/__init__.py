@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .prices import Price, PriceBook, PriceEntry
     from .receipts import Usage
     from .results import RunResult
+    from .savings import Savings
     from .storage.rows import LedgerRow
     from .tooling import RunContext, Tool, tool
 
@@ -148,6 +149,7 @@ __all__ = [
     "RunTaken",
     "RunTimeout",
     "RunUncertain",
+    "Savings",
     "SchemaChanged",
     "Sending",
     "TextDelta",
@@ -192,6 +194,7 @@ _HOMES = {
         ".prices": "Price PriceBook PriceEntry",
         ".receipts": "Usage",
         ".results": "RunResult",
+        ".savings": "Savings",
         ".storage.rows": "LedgerRow",
         ".tooling": "RunContext Tool tool",
     }.items()

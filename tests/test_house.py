@@ -80,6 +80,7 @@ HOUSE = {
         "resuming",
         "runs",
         "offering",
+        "savings",
         "dispatch",
         "planner",
         "planning",

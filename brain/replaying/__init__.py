@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from .comparing import Comparison, Difference, Side, compare
 from .decisions import FORMAT, Reproduction, cut_short, difference, reproduce
-from .intervals import cost_bound, paired_intervals, runs_needed
+from .intervals import cost_bound, paired_intervals, runs_needed, student_t
 from .ledger_reading import LedgerReader, calls_of, is_ledger, open_ledger
 from .policies import PolicyChange, Untried, Walk, walk
 from .reading import Labels, Logged, OutcomeReader
@@ -42,5 +42,6 @@ __all__ = [
     "paired_intervals",
     "reproduce",
     "runs_needed",
+    "student_t",
     "walk",
 ]

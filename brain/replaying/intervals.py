@@ -8,7 +8,7 @@ from decimal import Decimal
 from statistics import NormalDist
 from typing import Any
 
-__all__ = ["cost_bound", "paired_intervals", "runs_needed"]
+__all__ = ["cost_bound", "paired_intervals", "runs_needed", "student_t"]
 
 RESAMPLES = 2000
 MOST_CLUSTERS = 10_000
@@ -55,8 +55,7 @@ def paired_intervals(
         times = np.bincount(chance.integers(clusters, size=clusters), minlength=clusters)
         row[:] = values @ times / (weights @ times)
     free = clusters - 1
-    z = NormalDist().inv_cdf(0.975)
-    t = _T[free - 1] if free <= len(_T) else z + (z**3 + z) / (4 * free)
+    t = student_t(free)
     tail = NormalDist().cdf(-t * math.sqrt(clusters / free))
     low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
     result: dict[str, tuple[float, float] | None] = {}
@@ -69,6 +68,12 @@ def paired_intervals(
         else:
             result[name] = None
     return result
+
+
+def student_t(free: int) -> float:
+    """Student's t at 0.975 for ``free`` degrees of freedom, from one up."""
+    z = NormalDist().inv_cdf(0.975)
+    return _T[free - 1] if free <= len(_T) else z + (z**3 + z) / (4 * free)
 
 
 def cost_bound(costs: Mapping[str, Decimal | None], level: float) -> Decimal | None:
