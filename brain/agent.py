@@ -65,7 +65,7 @@ from .planner import Planner
 from .prices import PriceBook
 from .questions import TypedAnswer
 from .results import RunResult
-from .resuming import finish_of, leaving_as_before, open_run
+from .resuming import finish_of, leaving_as_before, open_run, owner_of
 from .runs import NOTHING, Run, check_arguments
 from .storage.changes import Store
 from .storage.failpoints import failpoint
@@ -428,7 +428,7 @@ class Brain(Generic[Out]):
             with contextlib.ExitStack() as held:
                 try:
                     if ledger_store.shared:
-                        held.enter_context(taken_once(ledger_store.claim(), run.id))
+                        held.enter_context(taken_once(await owner_of(ledger_store), run.id))
                     await self._open(run, ledger_store)
                 except (Exception, asyncio.CancelledError) as error:
                     error.result = run.result(None)  # type: ignore[union-attr]
@@ -599,7 +599,8 @@ class Brain(Generic[Out]):
             return before
         assert run.offer is not None
         assert run.books is not None
-        await run.books.brain_may_work(run.meter.high)
+        if run.books.limited:
+            await run.books.brain_may_work(run.meter.high)
         page = run.page(step, self._model.name, "pure")
         messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
         request = ModelRequest(
@@ -701,7 +702,7 @@ def _as_model(model: ChatModel | str, prices: PriceBook | None = None) -> ChatMo
 
 
 def _as_budgets(given: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
-    budgets = () if given is None else (given,) if isinstance(given, Budget) else tuple(given)
+    budgets = () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
     if not all(isinstance(each, Budget) for each in budgets):
         raise ConfigurationError(f"budget is a Budget, such as Budget(usd='5.00'), or a list of them, not {given!r}")
     return budgets

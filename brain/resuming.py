@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -21,9 +22,21 @@ from .keys import redact
 from .runs import Run, RunArguments
 from .storage.changes import Begin, Begun, Finish, RunRow, RunStatus, Store
 
-__all__ = ["finish_of", "leaving_as_before", "open_run"]
+__all__ = ["finish_of", "leaving_as_before", "open_run", "owner_of"]
 
 LONGEST_REASON = 500
+
+
+_opened: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+async def owner_of(store: Store) -> str:
+    """This process's token. The first time the file is opened for it, for which no event loop waits."""
+    if store in _opened:
+        return store.claim()
+    owner = await asyncio.to_thread(store.claim)
+    _opened.add(store)
+    return owner
 
 
 async def open_run(
@@ -42,7 +55,8 @@ async def open_run(
     parent = current_books.get()
     own = arguments.budget
     if not store.shared:
-        run.salt = os.urandom(16).hex()
+        if arguments.named:  # a name may be used again
+            run.salt = os.urandom(16).hex()
         _check_prompt(arguments)
         run.books = _books(store, arguments, budgets, own, cpu_rate, parent)
         return

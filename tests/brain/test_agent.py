@@ -17,9 +17,13 @@ from brain import (
     Brain,
     BrainError,
     ConfigurationError,
+    Cost,
     InvalidOutput,
     ModelTimeout,
     Planner,
+    Price,
+    PriceBook,
+    PriceEntry,
     PromptError,
     RunContext,
     RunTimeout,
@@ -27,7 +31,7 @@ from brain import (
     ToolCall,
     tool,
 )
-from brain.testing import ScriptedModel, call, reply
+from brain.testing import FakeEndpoint, ScriptedModel, call, reply
 from specialists import specialist
 from tests.running import GUARD, add, carried, contents
 
@@ -275,6 +279,11 @@ class TestArguments:
             {"model": 5},
             {"model": "gpt-4.1-mini"},
             {"fallback": Planner()},
+            {"prices": "prices.toml"},
+            {"ledger": 5},
+            {"ledger": ""},
+            {"budget": Decimal(1)},
+            {"budget": ["0.10"]},
             {"fallback": True},
         ],
         ids=str,
@@ -435,3 +444,15 @@ async def test_no_arguments_may_be_written_as_an_empty_text() -> None:
 def test_what_is_of_the_wrong_kind_is_named(make: Callable[[], Any]) -> None:
     with pytest.raises(ConfigurationError):
         make()
+
+
+def test_a_price_book_prices_models_given_by_name_and_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    book = PriceBook([PriceEntry("house-model", Price(2, 8))], cpu_second="0.5", list_prices=False)
+    with FakeEndpoint(reply("yes", usage={"input": 1_000, "output": 100})) as endpoint:
+        monkeypatch.setenv("OPENAI_BASE_URL", endpoint.base_url)
+        brain = Brain("openai:house-model", prices=book)
+        result = brain.run_sync("Is it raining?")
+        brain.close()
+        (row,) = [row for row in result.usage.rows if row.kind == "brain"]
+    assert result.wire_attempts[0].cost == Cost.exact("0.0028")
+    assert row.cost.low == Decimal(str(round(row.cpu_seconds, 10))) * Decimal("0.5")
