@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -17,11 +18,16 @@ from typing import Any, Literal, get_args
 from .errors import ConfigurationError
 from .storage.changes import Allowance
 
-__all__ = ["Budget", "Scope", "allowances"]
+__all__ = ["Budget", "Scope", "allowances", "merged"]
 
 Per = Literal["run", "session", "tenant"]
 Window = Literal["hour", "day", "month"]
 _FORMATS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
+
+MOST_DIGITS = 1000
+"""Digits before and after the point that an amount is written with."""
+_MICROSECOND = timedelta(microseconds=1)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +39,49 @@ class Scope:
     tenant: str | None = None
 
 
+class _Home:
+    """The one ledger that holds a purse: known from the first use on."""
+
+    __slots__ = ("ledger", "pid")
+    _lock = threading.Lock()
+
+    def __init__(self, pid: int, ledger: str | None = None) -> None:
+        self.pid = pid
+        self.ledger = ledger
+
+    def hold(self, ledger: str, *, shared: bool) -> None:
+        """See that nobody else holds it. Raises :class:`ConfigurationError`."""
+        if not shared and self.pid != os.getpid():
+            raise ConfigurationError(
+                "a budget that was made in another process is not held by a ledger in memory, where every process would"
+                " have an allowance of its own; give the brain a file (ledger='bill.db'), or make the budget here"
+            )
+        with self._lock:
+            if self.ledger is None:
+                self.ledger = ledger
+        if self.ledger != ledger:
+            raise ConfigurationError(
+                "one budget is one purse, and another ledger holds it; give every brain that spends from it the same"
+                " ledger (ledger=Ledger()), or a budget of its own"
+            )
+
+    def __copy__(self) -> _Home:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> _Home:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Home, (self.pid, self.ledger)
+
+
 @dataclass(frozen=True, slots=True, init=False)
 class Budget:
     """The most that may be spent. ``Budget(usd="0.50")``, ``Budget(calls=10)``, ``Budget(usd=100, per="tenant",
     window="day")``.
 
-    One object is one purse: whoever is given it spends from it, one run or a hundred. With ``per`` every run, session
+    One object is one purse: whoever is given it spends from it, one run or a hundred, and all of them from one ledger.
+    With ``per`` every run, session
     or tenant has a purse of its own. With ``window`` it is full again with every hour, day or month (UTC), or every
     so many seconds of a ``timedelta``. With ``name`` every process that uses the same ledger and declares a budget of
     this name spends from the same purse.
@@ -71,6 +114,7 @@ class Budget:
     ceiling: Decimal | None
     purse: str = field(repr=False, compare=False)
     """What the account of an unnamed budget is called."""
+    home: _Home = field(repr=False, compare=False)
 
     def __init__(
         self,
@@ -94,6 +138,7 @@ class Budget:
             "within": within,
             "ceiling": None if ceiling is None else _money("ceiling", ceiling),
             "purse": os.urandom(12).hex(),
+            "home": _Home(os.getpid()),
         }
         if calls is not None and (isinstance(calls, bool) or not isinstance(calls, int) or calls < 0):
             raise ConfigurationError(f"a budget's calls are a whole number from 0 on, not {calls!r}")
@@ -117,6 +162,15 @@ class Budget:
     def spans_processes(self) -> bool:
         """Whether it is meant to hold over processes, so that it needs a ledger that they share."""
         return self.per == "tenant" or self.window is not None or self.name is not None
+
+    def hold(self, ledger: str | None, *, shared: bool) -> None:
+        """See that no other ledger holds this purse, or one that it is within: each would have the whole allowance.
+
+        ``ledger``: what tells it from others; ``None``: nobody knows. Raises :class:`ConfigurationError`.
+        """
+        for each in self.chain():
+            if ledger is not None and each.name is None and each.per is None:
+                each.home.hold(ledger, shared=shared)
 
     def chain(self) -> Iterator[Budget]:
         """This budget and those it is within."""
@@ -204,12 +258,15 @@ class Budget:
 
 def allowances(budgets: Sequence[Budget], scope: Scope, at: datetime | None = None) -> tuple[Allowance, ...]:
     """What ``budgets`` and all they are within allow; an account that several look at stands once, with the least."""
+    return merged(each.allowance(scope, at) for budget in budgets for each in budget.chain())
+
+
+def merged(allowances: Iterable[Allowance]) -> tuple[Allowance, ...]:
+    """Each account once, with the least that any of them allows."""
     found: dict[str, Allowance] = {}
-    for budget in budgets:
-        for each in budget.chain():
-            allowance = each.allowance(scope, at)
-            before = found.get(allowance.account)
-            found[allowance.account] = allowance if before is None else _least(before, allowance)
+    for allowance in allowances:
+        before = found.get(allowance.account)
+        found[allowance.account] = allowance if before is None else _least(before, allowance)
     return tuple(found.values())
 
 
@@ -229,10 +286,9 @@ def _least(one: Allowance, other: Allowance) -> Allowance:
 def _window(window: Window | timedelta, at: datetime) -> tuple[str, str]:
     at = at.astimezone(UTC)
     if isinstance(window, timedelta):
-        length = int(window.total_seconds())
-        number = int(at.timestamp()) // length
-        begin = datetime.fromtimestamp(number * length, UTC)
-        return f"{length}s@{number}", f"for {window} from {begin:%Y-%m-%d %H:%M:%S} UTC"
+        number = (at - _EPOCH) // window
+        begin = _EPOCH + number * window
+        return f"{window // _MICROSECOND}us@{number}", f"for {window} from {begin:%Y-%m-%d %H:%M:%S} UTC"
     span = at.strftime(_FORMATS[window])
     return f"{window}@{span}", f"for the {window} {span}"
 
@@ -248,6 +304,8 @@ def _money(what: str, amount: Any) -> Decimal:
         raise ConfigurationError(f"a budget's {what} is an amount of money such as '0.50', not {amount!r}") from None
     if not value.is_finite() or value < 0:
         raise ConfigurationError(f"a budget's {what} is a finite amount of zero or more, not {amount!r}")
+    if not -MOST_DIGITS < value.adjusted() < MOST_DIGITS or len(value.as_tuple().digits) > MOST_DIGITS:
+        raise ConfigurationError(f"a budget's {what} has at most {MOST_DIGITS} digits before and after its point")
     return value
 
 
@@ -257,4 +315,6 @@ def _seconds(amount: Any) -> Decimal:
     value = Decimal(repr(amount)) if isinstance(amount, float) else Decimal(amount)
     if not value.is_finite() or value < 0:
         raise ConfigurationError(f"a budget's seconds are a finite number of zero or more, not {amount!r}")
+    if not -MOST_DIGITS < value.adjusted() < MOST_DIGITS:
+        raise ConfigurationError(f"a budget's seconds have at most {MOST_DIGITS} digits before and after their point")
     return value

@@ -18,11 +18,14 @@ from specialists import Cost
 
 from .budgets import Budget, Scope, allowances
 from .errors import ConfigurationError, UnknownRun
-from .storage.changes import Release, Reserve, RunRow, Settle, Spent, StepRow, Store, Sum, SumBy
+from .storage.changes import Allowance, Release, Reserve, RunRow, Settle, Spent, StepRow, Store, Sum, SumBy
 from .storage.rows import LedgerRow
 from .storage.sqlite_store import KEPT_IN_MEMORY, SqliteStore
 
 __all__ = ["Ledger", "Reservation"]
+
+MOST = 10**12
+"""Calls, and seconds, beyond which a number is a mistake."""
 
 
 class Ledger:
@@ -130,7 +133,8 @@ class Ledger:
             session: Its session, for a budget per session.
             tenant: Its tenant, for a budget per tenant.
 
-        Raises :class:`BudgetExceeded` where there is no room; nothing is then set aside anywhere.
+        Raises :class:`BudgetExceeded` where there is no room; nothing is then set aside anywhere. Raises
+        :class:`ConfigurationError` for less than nothing, and for a budget that this ledger cannot hold.
         """
         reservation, future = self._reserve(budget, **what)
         try:
@@ -159,10 +163,16 @@ class Ledger:
         tenant: str | None = None,
     ) -> tuple[Reservation, Future[list[Any]]]:
         budgets = (budget,) if isinstance(budget, Budget) else tuple(budget)
-        most = Cost.exact(usd).low
+        most = _amount(usd)
+        if isinstance(calls, bool) or not isinstance(calls, int) or not 0 <= calls < MOST:
+            raise ConfigurationError(f"calls are a whole number from 0 on, not {calls!r}")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < MOST:
+            raise ConfigurationError(f"seconds are a finite number of zero or more, not {seconds!r}")
         id = os.urandom(16).hex()
         scope = Scope(run or id, session, tenant)
         self.check_budgets(budgets)
+        for each in budgets:
+            each.hold(getattr(self.store, "identity", None), shared=self.shared)
         row = LedgerRow(
             id,
             "function",
@@ -173,8 +183,9 @@ class Ledger:
             cost=Cost.bounded(0, most),
             owner=self.store.claim() if self.shared else None,
         )
-        change = Reserve(row, allowances(budgets, scope), most, round(seconds * 1_000_000), calls)
-        return Reservation(self, row), self.store.apply([change])
+        allowed = allowances(budgets, scope)
+        change = Reserve(row, allowed, most, round(seconds * 1_000_000), calls)
+        return Reservation(self, row, allowed), self.store.apply([change])
 
     def check_budgets(self, budgets: Sequence[Budget]) -> None:
         """Raises :class:`ConfigurationError` for budgets that span processes, where this ledger does not."""
@@ -193,16 +204,20 @@ class Ledger:
         found = self.store.rows(id=attempt)
         if not found:
             raise LookupError(f"the ledger has no attempt {attempt!r}")
-        row = replace(found[0], cost=Cost.exact(usd), outcome=found[0].outcome or "lost")
+        row = replace(found[0], cost=Cost.exact(_amount(usd)), outcome=found[0].outcome or "lost")
         self.store.apply([Settle(row)]).result()
 
     def close(self) -> None:
-        """Wait until everything is written, and let go of the file; the next use opens it again."""
-        self.store.close()
+        """Wait until everything is written, and let go of the file; the next use opens it again.
+
+        A ledger in memory keeps what it has: budgets that it holds would be full again.
+        """
+        if self.shared:
+            self.store.close()
 
     async def aclose(self) -> None:
         """:meth:`close` without holding the event loop up."""
-        await asyncio.to_thread(self.store.close)
+        await asyncio.to_thread(self.close)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +226,7 @@ class Reservation:
 
     ledger: Ledger
     row: LedgerRow
+    allowances: tuple[Allowance, ...] = ()
 
     @property
     def id(self) -> str:
@@ -236,8 +252,16 @@ class Reservation:
         self.ledger.store.apply([Release(self.id)]).result()
 
     def _settle(self, usd: Decimal | int | str, outcome: str, seconds: float | None) -> Future[list[Any]]:
-        row = replace(self.row, cost=Cost.exact(usd), outcome=outcome, seconds=seconds)
-        return self.ledger.store.apply([Settle(row)])
+        row = replace(self.row, cost=Cost.exact(_amount(usd)), outcome=outcome, seconds=seconds)
+        # Also after a release, which said that there was nothing to settle: the accounts bear what was spent.
+        return self.ledger.store.apply([Settle(row, allowances=self.allowances)])
+
+
+def _amount(usd: Decimal | int | str) -> Decimal:
+    try:
+        return Cost.exact(usd).low
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"usd is no amount: {error}") from None
 
 
 async def _kept(future: Future[list[Any]]) -> None:
