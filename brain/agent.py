@@ -482,9 +482,12 @@ class Brain(Generic[Out]):
                 raise problem
         except (Exception, asyncio.CancelledError) as caught:
             error = caught
-            await self._write_log(run)
+            try:
+                await self._write_log(run)
+            except asyncio.CancelledError as again:  # what was spent is written down all the same
+                error = again
         unkept = await self._close(run, output, error)
-        ended = error or unkept
+        ended = unkept if error is None or isinstance(unkept, asyncio.CancelledError) else error
         if ended is None:
             logger.info("run ended")
             return run.result(output)
@@ -493,7 +496,7 @@ class Brain(Generic[Out]):
             ended.result = run.result(output)  # type: ignore[attr-defined]
         raise ended
 
-    async def _close(self, run: Run, output: Any, error: BaseException | None) -> BrainError | None:
+    async def _close(self, run: Run, output: Any, error: BaseException | None) -> BaseException | None:
         """Write down what is left. A problem is returned, and logged: another error may be ending the run already."""
         books, journal = run.books, run.journal
         assert books is not None
@@ -507,6 +510,8 @@ class Brain(Generic[Out]):
         except (LedgerError, JournalError) as problem:
             logger.error("the end of the run could not be written down: %s", problem)
             return problem
+        except asyncio.CancelledError as cancelled:  # of the waiting: everything was handed over
+            return cancelled
         return None
 
     def _to_store(self, run: Run, output: Any) -> dict[str, Any]:
@@ -623,9 +628,8 @@ class Brain(Generic[Out]):
             page.on_attempt(attempt)
 
         try:
-            if not getattr(self._model, "announces", False):
-                await page.unannounced(self._model.name)
-            response = await self._model.ask(request, on_attempt=made, on_text=on_text)
+            async with page.asking(self._model):
+                response = await self._model.ask(request, on_attempt=made, on_text=on_text)
             response = without_keys(response)
             return response
         except BaseException as caught:
@@ -634,7 +638,6 @@ class Brain(Generic[Out]):
                 raise run.timeout() from caught  # which of the two timers rings first is chance
             raise
         finally:
-            page.asked()
             wire = tuple(run.wire[first:])
             turn = Turn(
                 model=self._model.name,

@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 from specialists import Attempt, Cost, Policy
 
-from .budgets import Budget, Scope, allowances
-from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, RunBusy, UnpricedModel
-from .events import Sending, WireAttempt
+from .budgets import Budget, Scope, allowances, merged
+from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, ModelTimeout, RunBusy, UnpricedModel
+from .events import ChatModel, Sending, WireAttempt
 from .prices import cpu_cost
 from .storage.changes import Allowance, Change, Commit, Finish, Intend, Note, Release, Reserve, Settle, Store
 from .storage.failpoints import failpoint
@@ -74,6 +75,7 @@ class Books:
         self._pending: list[Change] = []
         self._notes: list[Note] = []
         self._inflight: dict[Future[list[Any]], tuple[Change, ...]] = {}
+        self._handed: list[Future[list[Any]]] = []
         self._brain_id: str | None = None
         self._brain_reserved = 0.0
         self.limited = any(True for books in self._line() for _ in books.budgets)
@@ -88,7 +90,8 @@ class Books:
                             "a budget that spans processes (per tenant, with a window or a name) needs a ledger that"
                             " they share, and this one is in memory; give the brain a file: ledger='bill.db'"
                         )
-            if parent is not None and parent.limited and parent.store is not store:
+                    budget.hold(getattr(books.store, "identity", None), shared=books.store.shared)
+            if parent is not None and parent.limited and not _same(parent.store, store):
                 raise ConfigurationError(
                     "this run was begun within a run that has a budget, and uses another ledger; use the same one"
                 )
@@ -98,11 +101,7 @@ class Books:
         """What may be spent now, by this run and those around it."""
         if not self.limited:
             return ()
-        found: dict[str, Allowance] = {}
-        for books in self._line():
-            for allowance in allowances(books.budgets, books.scope):
-                found.setdefault(allowance.account, allowance)
-        return tuple(found.values())
+        return merged(each for books in self._line() for each in allowances(books.budgets, books.scope))
 
     def ceiling(self) -> Decimal | None:
         """What a request without a known price is taken to cost at most."""
@@ -142,28 +141,30 @@ class Books:
 
         Raises what the changes do, and :class:`LedgerError`.
         """
-        before = self.hand_over()
+        self.hand_over()
+        before = list(self._handed)
         future = self.store.apply(changes)
-        if before is None and future.done():
+        if not before and future.done():
             return future.result()
         self._inflight[future] = changes
-        if before is not None:
-            await kept(before)
+        for each in before:  # nothing more happens in a run whose steps cannot be written down
+            await kept(each)
+        if before:
+            self._handed = [each for each in self._handed if each not in before]
             failpoint("journal.after_commit")
         given: list[Any] = await kept(future)
         return given
 
-    def hand_over(self) -> Future[list[Any]] | None:
+    def hand_over(self) -> None:
         """Have what is pending written, without waiting for it."""
         # What was handed over before and is kept by now needs no more looking after.
         for future in [each for each in self._inflight if each.done() and each.exception() is None]:
             del self._inflight[future]
-        if not self._pending:
-            return None
-        pending, self._pending = tuple(self._pending), []
-        future = self.store.apply(pending)
-        self._inflight[future] = pending
-        return future
+        if self._pending:
+            pending, self._pending = tuple(self._pending), []
+            future = self.store.apply(pending)
+            self._inflight[future] = pending
+            self._handed.append(future)
 
     async def close(self, finish: Finish | None = None) -> None:
         """Write all that is left, ``finish`` as the last. Raises :class:`LedgerError`, and :class:`RunBusy` where the
@@ -184,7 +185,6 @@ class Books:
             changes = self._inflight[future]
             try:
                 await kept(future)
-                failpoint("journal.after_commit")
             except RunBusy as error:
                 problem = problem or error
                 money = tuple(each for each in changes if isinstance(each, Settle | Release))
@@ -197,6 +197,7 @@ class Books:
             del self._inflight[future]
         if problem is not None:
             raise problem
+        failpoint("journal.after_commit")
 
     async def brain_may_work(self, cpu_seconds: float) -> None:
         """Before a turn: set money aside for the brain's own work. Raises :class:`BudgetExceeded`."""
@@ -210,13 +211,13 @@ class Books:
         try:
             await self.push(Reserve(row, self.allowances(), usd, 0, 0))
         except asyncio.CancelledError:
-            self.pend(Release(id))
+            self._brain_id = id  # it may be applied yet; what was done is settled, or borne without it
             raise
         self._brain_id = id
         self._brain_reserved += more
 
     def brain_worked(self, cpu_seconds: float) -> None:
-        """At the end: what the brain's own work took."""
+        """At the end: what the brain's own work took. A refusal's is in the rows, and on no account that was full."""
         if cpu_seconds <= 0 and self._brain_id is None:
             return
         cost = cpu_cost(cpu_seconds, self._cpu_rate)
@@ -226,7 +227,7 @@ class Books:
         self.note(partial(self._settle, "brain", "planning and dispatch", fields), cost)
 
     def _settle(self, kind: RowKind, name: str, fields: dict[str, Any]) -> Settle:
-        return Settle(self.row(kind, name, **fields))
+        return Settle(self.row(kind, name, **fields), allowances=self.allowances() if "id" in fields else (), calls=0)
 
     def _line(self) -> list[Books]:
         """This run and those around it."""
@@ -251,6 +252,7 @@ class Page:
         self._intent = intent
         self._step = intent
         self._open: dict[str, _Open] = {}
+        self._announced: set[str] = set()
         self._unannounced: _Open | None = None
         self._local: _Open | None = None
         self.refusal: BudgetExceeded | UnpricedModel | None = None
@@ -283,17 +285,45 @@ class Page:
         """For a model that announces what it sends."""
         return self._on_send if self.books.announces else None
 
-    async def unannounced(self, model: str) -> None:
-        """Before a model is asked that does not announce: one reservation for whatever it sends."""
-        if self.books.limited:
-            sending = Sending(os.urandom(16).hex(), model, "", Cost.unpriced(), UNLIMITED)
-            await self._on_send(sending)
-            self._unannounced = self._open.pop(sending.id)
-        else:
+    @asynccontextmanager
+    async def asking(self, model: ChatModel) -> AsyncIterator[None]:
+        """Around one ask of ``model``. One that does not announce has one reservation for all that it sends, and no
+        more time than a budget has left. Raises :class:`BudgetExceeded`, :class:`UnpricedModel` and
+        :class:`ModelTimeout`."""
+        if getattr(model, "announces", False):
+            yield
+            return
+        granted = await self._unannounce(model.name)
+        timer = asyncio.timeout(granted)
+        try:
+            async with timer:
+                yield
+        except TimeoutError as error:
+            if not timer.expired():
+                raise
+            raise ModelTimeout(
+                f"{model.name} had {granted:g} s, all that a budget has left, and did not answer"
+            ) from error
+        finally:
+            self._asked()
+
+    async def _unannounce(self, model: str) -> float | None:
+        """Before a model is asked that does not announce: one reservation for whatever it sends. The seconds that it
+        may take, where a budget limits them."""
+        if not self.books.limited:
             await self.intend()
+            return None
+        sending = Sending(os.urandom(16).hex(), model, "", Cost.unpriced(), UNLIMITED)
+        granted = await self._on_send(sending)
+        self._unannounced = self._open.pop(sending.id)
+        return granted
 
     async def _on_send(self, sending: Sending) -> float | None:
         books = self.books
+        if sending.id in self._announced:
+            raise ConfigurationError(
+                f"{sending.model} announces two attempts under one id, {sending.id!r}; give each one an id of its own"
+            )
         allowed = books.allowances()
         usd = sending.worst.high
         if usd is None:
@@ -316,6 +346,7 @@ class Page:
             cost=Cost.unpriced() if sending.worst.high is None else Cost.bounded(0, sending.worst.high),
         )
         granted = await self._reserve(Reserve(row, allowed, usd, _micros(sending.seconds)))
+        self._announced.add(row.id)
         self._open[row.id] = _Open(row, allowed)
         return None if granted is None else granted / 1_000_000
 
@@ -372,10 +403,11 @@ class Page:
         )
         return Settle(row, instead_of=instead_of, allowances=extra)
 
-    def asked(self) -> None:
-        """A model that does not announce has been asked: what was set aside for nothing is given back."""
+    def _asked(self) -> None:
+        """A model that does not announce has been asked. Where it told of no attempt, nobody knows what it sent: what
+        was set aside stays spent."""
         if self._unannounced is not None:
-            self.books.pend(Release(self._unannounced.row.id))
+            self.books.pend(Settle(replace(self._unannounced.row, outcome="lost")))
             self._unannounced = None
 
     async def before(self, kind: RowKind, name: str, rung: str, seconds: float | None, cores: int) -> float | None:
@@ -440,6 +472,12 @@ class Page:
 def refused(rung: str, source: str, error: BudgetExceeded | UnpricedModel) -> Attempt:
     """The attempt that stands in place of one that a budget had no room for."""
     return Attempt(rung, "refused", 0.0, reason=str(error), source=source)
+
+
+def _same(one: Store, other: Store) -> bool:
+    """Whether both keep the same accounts."""
+    known = getattr(one, "identity", None)
+    return one is other or (known is not None and known == getattr(other, "identity", None))
 
 
 def _micros(seconds: float) -> int:

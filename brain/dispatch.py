@@ -404,8 +404,6 @@ async def _ask(
     start = time.perf_counter()
     fields: dict[str, Any]
     try:
-        if not getattr(model, "announces", False):
-            await page.unannounced(model.name)
         answer = TypedAnswer(specialist.answers, schema=specialist.returns)
         request = ModelRequest(
             messages=_as_question(specialist, question, name == AGAIN),
@@ -415,7 +413,8 @@ async def _ask(
             on_send=page.on_send,
             idempotency_key=key,
         )
-        response = await model.ask(request, on_attempt=on_attempt)
+        async with page.asking(model):
+            response = await model.ask(request, on_attempt=on_attempt)
         value = answer.parse(response.text or "", model.name)
         fields = {"outcome": "answered", "value": value}
     except InvalidAnswer as error:
@@ -430,8 +429,6 @@ async def _ask(
         fields = {"outcome": "error", "reason": str(error)}
     except Exception as error:  # a model may be the application's own
         fields = {"outcome": "error", "reason": _end_of(error)}
-    finally:
-        page.asked()
     return Attempt(name, seconds=time.perf_counter() - start, source=model.name, **fields)
 
 

@@ -68,7 +68,8 @@ class Reserve:
 
     ``usd``, ``calls``: what is needed; without them the change is refused (:class:`brain.errors.BudgetExceeded`).
     ``microseconds``: what is wished; less is granted where less is left, and nothing is refused. The row is written,
-    in flight. For a row that is in flight already, ``usd`` and ``microseconds`` are what is set aside beside what was.
+    in flight. The id of an attempt that has ended, or of another run's, is refused (:class:`brain.errors.LedgerError`).
+    For a row that is in flight already, ``usd`` and ``microseconds`` are what is set aside beside what was.
 
     Applying it gives the microseconds granted, or ``None`` where no account limits time.
     """
@@ -84,14 +85,16 @@ class Reserve:
 class Settle:
     """The attempt ``row`` has ended: its row is written, and its accounts bear what it cost in place of what was set
     aside. ``usd``: what they bear, by default the most that it can have cost; where that is unknown, what was set
-    aside. A row that nothing was set aside for is simply written; ``allowances`` then names accounts that bear it.
-    ``instead_of``: the row that was in flight for it under another id.
+    aside. A row that nothing was set aside for is simply written; ``allowances`` then names accounts that bear it, as
+    ``calls`` calls. ``instead_of``: the row that was in flight for it under another id. An attempt that has ended is
+    settled again only as one that began at the same moment; another of the same id is written under an id of its own.
     """
 
     row: LedgerRow
     usd: Decimal | None = None
     instead_of: str | None = None
     allowances: tuple[Allowance, ...] = ()
+    calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any
 from specialists import Cost, strict_json
 from specialists.costs import EXACT
 
-from ..errors import BudgetExceeded, JournalCorrupt, RunBusy, RunTaken, UnknownRun
+from ..errors import BudgetExceeded, JournalCorrupt, LedgerError, RunBusy, RunTaken, UnknownRun
 from ..keys import redact
 from .changes import (
     Allowance,
@@ -218,9 +218,13 @@ class SqliteStore:
                 "UPDATE accounts SET usd = ?, microseconds = ?, calls = ? WHERE id = ?",
                 (f"{EXACT.add(usd, change.usd):f}", microseconds + wanted, calls + change.calls, allowance.account),
             )
-        open_row = connection.execute("SELECT outcome FROM attempts WHERE id = ?", (change.row.id,)).fetchone()
-        if open_row is None:
+        before = connection.execute("SELECT outcome, run FROM attempts WHERE id = ?", (change.row.id,)).fetchone()
+        if before is None:
             connection.execute(_INSERT, change.row.values())
+        elif before != (None, change.row.run):
+            raise LedgerError(
+                f"the ledger has an attempt {change.row.id!r} already; give each attempt an id of its own"
+            )
         else:
             high = change.row.cost.high
             connection.execute(
@@ -246,6 +250,10 @@ class SqliteStore:
 
     def _settle(self, connection: sqlite3.Connection, change: Settle) -> None:
         row = change.row
+        before = connection.execute("SELECT outcome, at FROM attempts WHERE id = ?", (row.id,)).fetchone()
+        if before is not None and (change.instead_of or (before[0] is not None and before[1] != row.at)):
+            # Two attempts must not stand in one row, or one of them would be paid by nobody.
+            row = replace(row, id=os.urandom(16).hex())
         id = change.instead_of or row.id
         updated = connection.execute(_UPDATE, (*row.values(), id)).rowcount
         usd = row.cost.high if change.usd is None else change.usd
@@ -254,7 +262,7 @@ class SqliteStore:
             connection.execute(_INSERT, row.values())
             for allowance in change.allowances:
                 had = _account(connection, allowance)
-                new = (usd or Decimal(0), took or 0, 1)
+                new = (usd or Decimal(0), took or 0, change.calls)
                 self._bear(connection, allowance.account, had, new)
                 self._charge(connection, row.id, allowance.account, *new)
             return
