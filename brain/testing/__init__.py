@@ -4,12 +4,16 @@
 * :class:`SimulatedModel` answers with a stated accuracy, price and latency, the same way every time.
 * :class:`FakeEndpoint` is a real HTTP server on this machine that speaks chat completions, has faults to order, and
   keeps its own meter.
+* :func:`check_store` sees whether a store of your own keeps what a ledger's store promises.
+* :func:`failpoints` makes something happen at a named place: a kill, an error, a pause.
 
 None of them needs a key or a network.
 """
 
 from __future__ import annotations
 
+from ..storage.failpoints import failpoints
+from .conformance import check_store
 from .fake_endpoint import FakeEndpoint, Meter, Metered, Received
 from .replies import Fault, Reply, call, reply
 from .scripted import ScriptedModel, ScriptError
@@ -26,5 +30,7 @@ __all__ = [
     "ScriptedModel",
     "SimulatedModel",
     "call",
+    "check_store",
+    "failpoints",
     "reply",
 ]
