@@ -31,6 +31,8 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("demo", "a real inbox, read by a brain: plans, answers, checks and the bill", "brain.commands.demo"),
     Command("specialists", "list, show, try, make, check and measure specialists", "brain.commands.specialists"),
+    Command("ledger", "what was spent: by run, model, specialist, tenant or day; budgets", "brain.commands.ledger"),
+    Command("runs", "runs in a ledger's file: list, show, and resume what was cut off", "brain.commands.runs"),
     Command("replay", "a log once more, under its own policy or another on the same calls", "brain.commands.replay"),
     Command("watch", "certificates in service: audits, alarms, and labels from a person", "brain.commands.watch"),
     Command("doctor", "versions, providers, cores, cache, endpoint: is everything here?", "brain.commands.doctor"),
@@ -43,6 +45,8 @@ examples:
   brain doctor                                 is everything installed and whole?
   brain specialists list                       which specialists are known
   brain specialists new invoice_total          a folder to make your own from
+  brain ledger bill.db --by tenant             what was spent, from the file of Brain(ledger="bill.db")
+  brain runs list bill.db                      which runs were done, cut off, or wait for a person
   brain replay calls.jsonl --policy verified   what if only proofs counted, on logged calls?
 
 `brain COMMAND --help` tells more. BRAIN_DEBUG=1 shows the traceback of an error.
@@ -174,6 +178,7 @@ def _sentence(error: Exception) -> tuple[str, int]:
         specialists.UntrustedFolder,
         errors.ConfigurationError,
         errors.PromptError,
+        errors.UnknownRun,
     )
     if isinstance(error, asked_wrongly):
         return str(error), 2
