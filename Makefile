@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TORCH := $(VENV)/.torch
 BENCHMARKS := overhead serving recursion registry start faults watching certificates cascade ledger
 
-.PHONY: demo test test-train lint format bench clean help
+.PHONY: demo test soak test-train lint format bench clean help
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: $(READY)  ## the brain reads a real inbox, with no key and no network
 
 test: $(READY)  ## the tests
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## the soaks at their whole length; `make test` runs a twentieth of it
+	SOAK=1 $(BIN)/python -m pytest tests/soaks
 
 test-train: $(TORCH)  ## the tests that need PyTorch: recipes learn, stop and resume; exported graphs say what they said
 	$(BIN)/python -m pytest tests/training

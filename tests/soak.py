@@ -1,12 +1,13 @@
-"""How long the long tests are: whole with ``SOAK=1`` in the environment, else a twentieth."""
+"""How long a soak is: a twentieth of its length in `make test`, the whole of it in `make soak`."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["scaled"]
+WHOLE = os.environ.get("SOAK") == "1"
+SHARE = 20
 
 
 def scaled(whole: int) -> int:
-    """``whole``, or a twentieth of it, at least one."""
-    return whole if os.environ.get("SOAK") == "1" else max(1, whole // 20)
+    """``whole``, or a twentieth of it (at least one) where the whole soak was not asked for with ``SOAK=1``."""
+    return whole if WHOLE else max(1, whole // SHARE)
