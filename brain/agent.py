@@ -533,8 +533,9 @@ class Brain(Generic[Out]):
         stored = journal.run.result or {}
         try:
             output, run.repairs, run.cpu_before = stored["output"], stored["repairs"], stored["cpu_seconds"]
-            if type(run.repairs) is not int or type(run.cpu_before) not in (int, float):
-                raise TypeError("repairs and cpu_seconds are numbers")
+            if type(run.repairs) is not int or type(run.cpu_before) not in (int, float) or run.cpu_before < 0:
+                run.repairs, run.cpu_before = 0, 0.0  # the error carries the run as far as it got
+                raise TypeError("repairs or cpu_seconds is no number from zero up")
             run.messages += messages_from_json(stored["messages"])
             if self._output is not None:
                 output = self._output.validate_json(json.dumps(output))

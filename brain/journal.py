@@ -68,7 +68,7 @@ class Journal:
                 self._read_step(step, self._steps[step])
             for step, row in self._steps.items():
                 self._check_place(step, row)
-        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError) as error:
             raise JournalCorrupt(
                 f"the run {self.run.id!r} in the journal cannot be read ({type(error).__name__}: {error}); nothing was"
                 " executed. Restore the file from a copy, or begin a new run"
