@@ -107,7 +107,7 @@ def _list(arguments: argparse.Namespace) -> int:
         table(
             ["run", "state", "tenant", "session", "begun", "ended", "why"],
             [
-                (run.id, state, run.tenant, run.session, run.begun[:19], _when(run.ended), _short(run.reason))
+                (run.id, state, run.tenant, run.session, run.begun[:19], _when(run.ended), _short(run.reason) or None)
                 for run, state in found
             ],
         )

@@ -96,6 +96,20 @@ def test_the_fallback_with_a_model_that_cannot_be_ends_in_one_sentence(tmp_path:
     assert "Traceback" not in ended.stderr
 
 
+def test_budgets_hold_and_a_killed_run_is_taken_up(tmp_path: Path) -> None:
+    ended = run("budgeted.py", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert "the first start ended with 9" in ended.stdout
+    assert "order-1 of acme: 1 boxes are booked. (0 requests now)" in ended.stdout  # done by the first start
+    assert "order-2 of bolt: 1 boxes are booked. (1 requests now)" in ended.stdout  # of three: two were made before
+    assert "order-4 of tiny: refused: the budget of the tenant 'tiny'" in ended.stdout
+    assert "booked: 3\n" in ended.stdout
+    assert "had it answered the 3 calls that specialists answered" in ended.stdout
+    again = run("budgeted.py", "--work", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("(0 requests now)") == 3
+
+
 def test_the_batch_answers_its_rows_and_is_done_the_second_time(tmp_path: Path) -> None:
     first = run("batch.py", cwd=tmp_path)
     assert first.returncode == 0, first.stderr
