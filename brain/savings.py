@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from fractions import Fraction
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from specialists import Attempt, Cost, Outcome, Question, Specialist, load
@@ -253,10 +254,13 @@ class _Reckoning:
         self.name = big_model
         self.bare = big_model.removeprefix("openai:")
         self.quote: Quote | None
+        """For any request, of which nobody knows here whether it was of text alone."""
         if isinstance(price, Price):
             self.quote = Quote("price", price)
         else:
-            self.quote = (price or LIST_PRICES).price_of(big_model, text_only=True)
+            self.quote = (price or LIST_PRICES).price_of(big_model)
+        self.asking = None if self.quote is None else self.quote.text_only()
+        """For a typed question, which is text."""
         self.known: dict[str, Specialist[..., Any]] = {}
         for each in [specialists] if isinstance(specialists, str | Specialist) else specialists:
             found = load(each) if isinstance(each, str) else each
@@ -314,7 +318,7 @@ class _Reckoning:
         return Modelled(len(answered), unmodelled, Cost.total(asks), rest, instead_of, used)
 
     def _ask(self, specialist: Specialist[..., Any], outcome: Outcome[Any], span: _Span | None) -> Cost:
-        if self.quote is None:
+        if self.asking is None:
             return Cost.unpriced()
         given, said = _question_bytes(specialist, outcome.arguments), _answer_bytes(outcome.value)
         if span is None:
@@ -324,8 +328,8 @@ class _Reckoning:
         else:
             tokens = _tokens(given, span.input), _tokens(said, span.output)
         (least_in, most_in), (least_out, most_out) = tokens
-        low = self.quote.cost(TokenUsage(least_in, least_out, source="provider", audio_input=0, audio_output=0))
-        high = self.quote.worst(most_in, most_out)
+        low = self.asking.cost(TokenUsage(least_in, least_out, source="provider", audio_input=0, audio_output=0))
+        high = self.asking.worst(most_in, most_out)
         if low.high is None or high.high is None:  # a price by the second, and nobody knows the seconds
             return Cost.unpriced(low.low)
         return Cost.bounded(min(low.low, high.high), high.high)
@@ -427,8 +431,8 @@ def _bound(strata: Sequence[tuple[int, Sequence[Cost]]], *, lowest: bool) -> Dec
     for calls, costs in strata:
         values = [cost.low if lowest else cost.high or cost.low for cost in costs]
         count = Decimal(len(values))
-        mean = _WIDE.divide(sum(values, Decimal(0)), count)
-        spread = sum((_WIDE.power(_WIDE.subtract(value, mean), 2) for value in values), Decimal(0))
+        mean = _WIDE.divide(reduce(EXACT.add, values), count)
+        spread = reduce(_WIDE.add, [_WIDE.power(_WIDE.subtract(value, mean), 2) for value in values])
         total = _WIDE.add(total, _WIDE.multiply(mean, calls))
         part = _WIDE.divide(spread, _WIDE.multiply(count, count - 1))
         variance = _WIDE.add(variance, _WIDE.multiply(part, calls * calls))

@@ -96,7 +96,7 @@ async def test_the_rows_alone_are_enough(tmp_path: Path) -> None:
 
 async def test_the_same_call_id_in_two_turns_is_two_calls(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "bill.db")
-    again = [[ToolCall("c", "double", '{"n": 1}')], [ToolCall("c", "double", '{"n": 3}')], "done"]
+    again: list[Any] = [[ToolCall("c", "double", '{"n": 1}')], [ToolCall("c", "double", '{"n": 3}')], "done"]
     async with Brain(ScriptedModel(again), specialists=[double], fallback=False, ledger=ledger) as brain:
         await brain.run("go")
     ledger.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def test_what_saved_nothing_is_negative_and_shown_so() -> None:
 
 
 def test_a_ladder_that_climbed_in_vain_saved_less_than_nothing() -> None:
-    failed = Outcome(None, None, None, (local(),), LADDER, reason="no", tool="double", arguments={"n": 4})
+    failed: Outcome[Any] = Outcome(None, None, None, (local(),), LADDER, reason="no", tool="double", arguments={"n": 4})
     saved = Savings.of(run_of([failed], []), "big", price=PRICE, specialists=[double]).modelled.saved
     assert (saved.low, saved.high) == (Decimal("-0.001"), Decimal("-0.001"))
 
@@ -191,6 +191,14 @@ def test_a_shadow_sample_by_hand() -> None:
     # In place of 100 attempts at 0.001 and audits of 0.15.
     assert measured.saved is not None
     assert measured.saved.low == measured.asks.low - Decimal("0.25")
+
+
+def test_no_digit_hangs_on_the_applications_decimal_context() -> None:
+    calls = [*audited(11, 40), answered(3)]
+    result = run_of(calls, [wire("0.123456789", (1234567, 7654321))])
+    usual = Savings.of(result, "big", price=PRICE, specialists=[double])
+    with localcontext(prec=2):
+        assert Savings.of(result, "big", price=PRICE, specialists=[double]) == usual
 
 
 def test_without_enough_audits_nothing_is_measured_and_that_is_no_zero() -> None:
