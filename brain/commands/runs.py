@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .ledger import named_ledger
@@ -151,7 +152,9 @@ def _show(arguments: argparse.Namespace) -> int:
             ],
         )
     for each in asked:
-        write(f"{each.why}: {each.tool} {_short(_json(each.arguments))}; --approve {each.id} or --deny {each.id}")
+        write(
+            f"{each.why}: {each.tool} {_short(_json(each.arguments))}; --approve {quote(each.id)} or --deny {quote(each.id)}"
+        )
     return 0
 
 
@@ -187,7 +190,9 @@ def _resume(arguments: argparse.Namespace) -> int:
         except (ApprovalRequired, RunUncertain) as error:
             complain(str(error))
             for call in error.pending:
-                write(f"{call.tool} {_short(_json(call.arguments))}: --approve {call.id} or --deny {call.id}")
+                write(
+                    f"{call.tool} {_short(_json(call.arguments))}: --approve {quote(call.id)} or --deny {quote(call.id)}"
+                )
             return 1
     finally:
         brain.close()

@@ -119,7 +119,7 @@ def test_a_run_that_was_cut_off_in_a_call_asks_a_person(typed: Typed) -> None:
     assert [(each["id"], each["why"]) for each in shown["asked"]] == [(f"{id}!1", "may have taken effect")]
     sys.modules.pop("the_shop")
     code, out, err = typed("resume", "bill.db", "r1", "--app", "the_shop:again")
-    assert (code, f"--approve {id}!1" in out) == (1, True), err
+    assert (code, f"--approve '{id}!1'" in out) == (1, True), err
     assert typed.json("list", "bill.db", "--state", "uncertain")["runs"][0]["run"] == "r1"
     assert (
         "the calls it asks about: " + f"{id}!1"
