@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -152,9 +153,7 @@ def _show(arguments: argparse.Namespace) -> int:
             ],
         )
     for each in asked:
-        write(
-            f"{each.why}: {each.tool} {_short(_json(each.arguments))}; --approve {quote(each.id)} or --deny {quote(each.id)}"
-        )
+        write(f"{each.why}: {each.tool} {_short(_json(each.arguments))}; {_choice(each.id)}")
     return 0
 
 
@@ -190,9 +189,7 @@ def _resume(arguments: argparse.Namespace) -> int:
         except (ApprovalRequired, RunUncertain) as error:
             complain(str(error))
             for call in error.pending:
-                write(
-                    f"{call.tool} {_short(_json(call.arguments))}: --approve {quote(call.id)} or --deny {quote(call.id)}"
-                )
+                write(f"{call.tool} {_short(_json(call.arguments))}: {_choice(call.id)}")
             return 1
     finally:
         brain.close()
@@ -314,9 +311,11 @@ def _step_state(step: StepRow) -> str:
     return "in flight" if step.result is None else "committed"
 
 
-def _json(arguments: str | Mapping[str, Any] | None) -> str:
-    import json
+def _choice(id: str) -> str:
+    return f"--approve {quote(id)} or --deny {quote(id)}"
 
+
+def _json(arguments: str | Mapping[str, Any] | None) -> str:
     if arguments is None or isinstance(arguments, str):
         return arguments or ""
     return json.dumps(dict(arguments), ensure_ascii=False, default=repr)
