@@ -65,6 +65,10 @@ def check_store(make_store: Callable[[], Store]) -> None:
         store = make_store()
         try:
             check(store)
+        except BrainError as error:
+            raise AssertionError(
+                f"the store refused what it has to take, with {type(error).__name__}: {error}"
+            ) from error
         finally:
             store.close()
 
