@@ -1,0 +1,911 @@
+"""Budgets: what may be declared, whose spending it limits, and that nobody spends more, however they go about it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brain import (
+    Abstained,
+    Brain,
+    Budget,
+    BudgetExceeded,
+    ConfigurationError,
+    Ledger,
+    ModelRequest,
+    ModelResponse,
+    ModelTimeout,
+    OpenAIModel,
+    Price,
+    UnpricedModel,
+    WireAttempt,
+    tool,
+)
+from brain.books import Books
+from brain.budgets import Scope, allowances
+from brain.events import Sending
+from brain.storage.changes import Reserve
+from brain.testing import FakeEndpoint, Fault, ScriptedModel, SimulatedModel, call, reply
+from brain.wire import retrying
+from specialists import Answer, Cost, specialist
+from tests.running import GUARD, add, carried
+
+PRICE = Price("1", "2")
+MANY = 10**6
+
+
+def simulated(**more: Any) -> SimulatedModel:
+    return SimulatedModel(**{"solve": lambda _: "yes", "price": PRICE, "name": "big", **more})
+
+
+def usd(ledger: Ledger, part: str = "") -> Decimal:
+    """What the accounts bear whose names hold ``part``."""
+    return sum((spent.usd for spent in ledger.spent() if part in spent.account), Decimal(0))
+
+
+def calls(ledger: Ledger, part: str = "") -> int:
+    return sum(spent.calls for spent in ledger.spent() if part in spent.account)
+
+
+class Plain:
+    """A model of an application's own: it announces nothing, and tells of ``attempts``."""
+
+    name = "own"
+
+    def __init__(self, attempts: int = 1, cost: Cost | None = None, wait: float = 0.0) -> None:
+        self.asked = 0
+        self.begun = asyncio.Event()
+        self._attempts = attempts
+        self._cost = Cost.unpriced() if cost is None else cost
+        self._wait = wait
+
+    async def ask(self, request: ModelRequest, *, on_attempt: Any, on_text: Any = None) -> ModelResponse:
+        self.asked += 1
+        self.begun.set()
+        await asyncio.sleep(self._wait)
+        for number in range(self._attempts):
+            on_attempt(WireAttempt(f"{id(self)}-{self.asked}-{number}", "own", "http://x", "ok", 0.1, self._cost))
+        return ModelResponse("yes")
+
+
+class TestDeclared:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {},
+            {"name": "nothing"},
+            {"usd": -1},
+            {"usd": "-0.01"},
+            {"usd": Decimal("-1E-30")},
+            {"usd": "NaN"},
+            {"usd": "sNaN"},
+            {"usd": "Infinity"},
+            {"usd": 0.5},
+            {"usd": True},
+            {"usd": "half"},
+            {"usd": [1]},
+            {"usd": "1E+999999999"},
+            {"usd": "0E-999999999"},
+            {"usd": "1E-999999999"},
+            {"seconds": -1},
+            {"seconds": float("nan")},
+            {"seconds": float("inf")},
+            {"seconds": "60"},
+            {"seconds": True},
+            {"seconds": Decimal("1E+999999")},
+            {"calls": -1},
+            {"calls": 1.0},
+            {"calls": True},
+            {"calls": "10"},
+            {"usd": 1, "ceiling": -1},
+            {"usd": 1, "ceiling": 0.1},
+            {"usd": 1, "ceiling": "NaN"},
+            {"usd": 1, "per": "user"},
+            {"usd": 1, "window": "week"},
+            {"usd": 1, "window": 3600},
+            {"usd": 1, "window": timedelta(0)},
+            {"usd": 1, "window": timedelta(days=-1)},
+            {"usd": 1, "name": ""},
+            {"usd": 1, "name": "a\nb"},
+            {"usd": 1, "name": "a\0b"},
+            {"usd": 1, "name": "x" * 201},
+            {"usd": 1, "name": 7},
+            {"usd": 1, "within": 5},
+        ],
+        ids=str,
+    )
+    def test_what_is_no_budget(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ConfigurationError):
+            Budget(**wrong)
+
+    def test_it_is_written_down_and_read_back(self) -> None:
+        outer = Budget(usd="100", per="tenant", window=timedelta(seconds=1.5), name="all of | them")
+        budget = Budget("0.50", 1.25, 7, per="run", window="day", within=outer, ceiling="0.01")
+        again = Budget.from_json(budget.to_json())
+        assert again == budget
+        assert again.purse == budget.purse
+        assert again.within is not None
+        assert again.within.window == timedelta(seconds=1.5)
+        for copied in (pickle.loads(pickle.dumps(budget)), copy.copy(budget), copy.deepcopy(budget)):
+            assert copied == budget
+            assert copied.purse == budget.purse
+
+    @pytest.mark.parametrize("broken", [{}, {"purse": 5}, {"usd": "x"}, {"within": {"usd": 1}}, {"calls": -1}])
+    def test_what_is_no_budget_cannot_be_read_back(self, broken: dict[str, Any]) -> None:
+        data = {} if broken == {} else {**Budget(usd=1).to_json(), **broken}
+        with pytest.raises(ConfigurationError):
+            Budget.from_json(data)
+
+    @pytest.mark.parametrize(
+        "wrong", [{"calls": -5}, {"calls": True}, {"seconds": -1}, {"seconds": float("nan")}, {"usd": "-1"}]
+    )
+    def test_less_than_nothing_is_not_set_aside(self, wrong: dict[str, Any]) -> None:
+        ledger, budget = Ledger(), Budget(usd=1, seconds=1, calls=1)
+        with pytest.raises(ConfigurationError):
+            ledger.reserve_sync(budget, **wrong)
+        assert ledger.spent() == []
+        assert ledger.rows() == []
+        reservation = ledger.reserve_sync(budget, usd="0.5")
+        with pytest.raises(ConfigurationError):
+            reservation.settle_sync("-5")
+        assert usd(ledger) == Decimal("0.5")
+
+    async def test_a_budget_that_cannot_hold_is_refused_before_anything_is_done(self) -> None:
+        model = ScriptedModel(["never"])
+        for spanning in (
+            Budget(usd=1, per="tenant"),
+            Budget(usd=1, window="day"),
+            Budget(usd=1, name="x"),
+            Budget(usd=1, within=Budget(calls=5, name="x")),
+        ):
+            with pytest.raises(ConfigurationError, match=r"ledger='bill\.db'"):
+                Brain(model, budget=spanning)
+            with pytest.raises(ConfigurationError, match=r"ledger='bill\.db'"):
+                await Brain(model).run("go", budget=spanning, tenant="t")
+            with pytest.raises(ConfigurationError, match=r"ledger='bill\.db'"):
+                Ledger().reserve_sync(spanning, tenant="t")
+        with pytest.raises(ConfigurationError, match="session"):
+            await Brain(model, budget=Budget(usd=1, per="session")).run("go")
+        assert model.requests == []
+
+    async def test_a_tenants_budget_without_a_tenant_is_refused(self, tmp_path: Path) -> None:
+        model = ScriptedModel(["never"])
+        async with Brain(model, ledger=tmp_path / "bill.db", budget=Budget(usd=1, per="tenant")) as brain:
+            with pytest.raises(ConfigurationError, match="tenant"):
+                await brain.run("go")
+            assert brain.ledger.runs() == []
+        assert model.requests == []
+
+
+class TestAccounts:
+    """Which purse it is."""
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.text(alphabet="a|/:\0=1@", min_size=1, max_size=6),
+                st.one_of(st.none(), st.text(alphabet="a|/:\0=1@", max_size=6)),
+            ),
+            min_size=2,
+            max_size=30,
+            unique=True,
+        )
+    )
+    def test_no_two_have_one_name(self, scopes: list[tuple[str, str | None]]) -> None:
+        session, run = Budget(usd=1, per="session"), Budget(usd=1, per="run")
+        sessions = {session.allowance(Scope("r", name, tenant)).account for name, tenant in scopes}
+        assert len(sessions) == len(set(scopes))
+        names = {name for name, _ in scopes}
+        assert len({run.allowance(Scope(name)).account for name in names}) == len(names)
+
+    def test_a_name_cannot_pretend_to_be_another_budgets_window_or_tenant(self) -> None:
+        at = datetime(2026, 5, 4, 3, tzinfo=UTC)
+        scope = Scope("r", "s", "t")
+        made = [
+            Budget(usd=1, name="x", per="tenant"),
+            Budget(usd=1, name="x|tenant=1:t"),
+            Budget(usd=1, name="x", window="day"),
+            Budget(usd=1, name="x|window=day@2026-05-04"),
+            Budget(usd=1, name="x"),
+            Budget(usd=1, per="tenant"),
+            Budget(usd=1),
+            Budget(usd=1),
+        ]
+        assert len({budget.allowance(scope, at).account for budget in made}) == len(made)
+
+    async def test_tenants_with_odd_names_have_each_their_own(self, tmp_path: Path) -> None:
+        tenants = ["a", "a|b", "a/b", "a:b", "1:a", "a\0", "a\0b", "ä", "a|tenant=1:a", " a"]
+        budget = Budget(calls=1, per="tenant", window="month")
+        async with Brain(simulated(), ledger=tmp_path / "bill.db", budget=budget) as brain:
+            for tenant in tenants:
+                await brain.run("go", tenant=tenant)
+                with pytest.raises(BudgetExceeded):
+                    await brain.run("go", tenant=tenant)
+            assert [len(brain.ledger.rows(tenant=tenant, kind="model")) for tenant in tenants] == [1] * len(tenants)
+
+    def test_of_several_that_look_at_one_account_the_least_holds(self) -> None:
+        wide, narrow = Budget(usd=100, calls=3, name="x"), Budget(usd=1, seconds=2, name="x")
+        for order in ([wide, narrow], [narrow, wide]):
+            (found,) = allowances(order, Scope("r"))
+            assert (found.usd, found.microseconds, found.calls) == (1, 2_000_000, 3)
+
+    @pytest.mark.parametrize(
+        ("window", "inside", "outside"),
+        [
+            ("hour", "2026-03-31T22:59:59.999999", "2026-03-31T23:00:00"),
+            ("day", "2026-03-31T23:59:59.999999", "2026-04-01T00:00:00"),
+            ("month", "2026-03-31T23:59:59.999999", "2026-04-01T00:00:00"),
+        ],
+    )
+    def test_a_window_ends_where_it_says(self, window: Any, inside: str, outside: str) -> None:
+        budget = Budget(usd=1, window=window)
+        start = {"hour": "2026-03-31T22:00:00", "day": "2026-03-31T00:00:00", "month": "2026-03-01T00:00:00"}[window]
+        first, last, after = (
+            budget.allowance(Scope("r"), datetime.fromisoformat(at).replace(tzinfo=UTC)).account
+            for at in (start, inside, outside)
+        )
+        assert first == last != after
+
+    def test_a_window_of_a_timedelta_is_no_shorter_than_it_says(self) -> None:
+        window = timedelta(seconds=1.9)
+        budget = Budget(usd=1, window=window)
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        begun: dict[str, datetime] = {}
+        for step in range(200):
+            begun.setdefault(budget.allowance(Scope("r"), at + step * timedelta(seconds=0.1)).account, at)
+        assert len(begun) <= 20 / 1.9 + 2
+        zone = datetime(2026, 1, 1, 5, tzinfo=UTC).astimezone()
+        assert budget.allowance(Scope("r"), zone) == budget.allowance(Scope("r"), zone.astimezone(UTC))
+
+    def test_what_was_begun_in_one_window_is_settled_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        hours = ["2026-01-01T10:59:59", "2026-01-01T11:00:01", "2026-01-01T10:30:00"]
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+                return datetime.fromisoformat(hours[0]).replace(tzinfo=tz)
+
+        monkeypatch.setattr("brain.budgets.datetime", Clock)
+        ledger, budget = Ledger(tmp_path / "bill.db"), Budget(usd=1, window="hour")
+        first = ledger.reserve_sync(budget, usd=1)
+        hours.pop(0)
+        second = ledger.reserve_sync(budget, usd=1)
+        first.settle_sync("0.25")
+        second.settle_sync("0.75")
+        assert usd(ledger, "T10") == Decimal("0.25")
+        assert usd(ledger, "T11") == Decimal("0.75")
+        hours.pop(0)  # the clock goes back: nothing is full again
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve_sync(budget, usd="0.76")
+        ledger.close()
+
+
+class TestOnePurse:
+    """One object is one purse, and there is no second one to be had."""
+
+    async def test_all_that_are_given_it_spend_from_it(self) -> None:
+        ledger, budget = Ledger(), Budget(calls=5)
+        brains = [Brain(simulated(), ledger=ledger, budget=budget) for _ in range(3)]
+        admitted = 0
+        for brain in brains * 3:
+            with contextlib.suppress(BudgetExceeded):
+                await brain.run("go")
+                admitted += 1
+        assert admitted == 5
+        with pytest.raises(BudgetExceeded) as caught:
+            await Brain(simulated(), ledger=ledger).run("go", budget=budget)
+        error = caught.value
+        assert (error.unit, error.limit, error.spent, error.asked) == ("calls", 5, 5, 1)
+
+    async def test_two_ledgers_do_not_hold_it(self) -> None:
+        budget = Budget(calls=1)
+        await Brain(simulated(), budget=budget).run("go")
+        copies = [pickle.loads(pickle.dumps(budget)), copy.deepcopy(budget), Budget(calls=9, within=budget)]
+        for again in (budget, *copies):
+            with pytest.raises(ConfigurationError, match="another ledger"):
+                await Brain(simulated(), budget=again).run("go")
+            with pytest.raises(ConfigurationError, match="another ledger"):
+                Ledger().reserve_sync(again)
+
+    async def test_each_run_has_its_own_in_any_ledger(self) -> None:
+        budget = Budget(calls=1, per="run")
+        for _ in range(3):
+            await Brain(simulated(), budget=budget).run("go")
+
+    async def test_two_ledger_objects_on_one_file_hold_it(self, tmp_path: Path) -> None:
+        (tmp_path / "there").symlink_to(tmp_path)
+        budget = Budget(calls=2)
+        first, second = Ledger(tmp_path / "bill.db"), Ledger(tmp_path / "there" / "bill.db")
+        first.reserve_sync(budget)
+        second.reserve_sync(budget)
+        for ledger in (first, second):
+            with pytest.raises(BudgetExceeded):
+                ledger.reserve_sync(budget)
+        with pytest.raises(ConfigurationError, match="another ledger"):
+            Ledger(tmp_path / "other.db").reserve_sync(budget)
+        first.close()
+        second.close()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    def test_a_forked_child_has_no_allowance_of_its_own_in_memory(self) -> None:
+        unused, used, ledger = Budget(calls=1), Budget(calls=1), Ledger()
+        ledger.reserve_sync(used)
+        child = os.fork()
+        if child == 0:
+            refused = 0
+            for budget, where in ((unused, ledger), (used, ledger), (unused, Ledger()), (used, Ledger())):
+                try:
+                    where.reserve_sync(budget)
+                except ConfigurationError:
+                    refused += 1
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+
+    def test_a_pickled_one_is_the_same_purse_in_another_process(self, tmp_path: Path) -> None:
+        path, budget = tmp_path / "bill.db", Budget(calls=3)
+        context = multiprocessing.get_context("spawn")
+        ledger = Ledger(path)
+        ledger.reserve_sync(budget)
+        results = context.Queue()
+        process = context.Process(target=reserve_three, args=(str(path), budget, results))
+        process.start()
+        assert results.get(timeout=60) == (2, "ConfigurationError")
+        process.join(60)
+        assert calls(ledger) == 3
+        ledger.close()
+
+    def test_closing_a_ledger_in_memory_fills_no_purse(self) -> None:
+        ledger, budget = Ledger(), Budget(calls=1)
+        ledger.reserve_sync(budget)
+        ledger.close()
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve_sync(budget)
+
+    async def test_a_named_one_is_one_for_all_brains_of_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "bill.db"
+        done = 0
+        for _ in range(4):  # as after four restarts: every object is new
+            async with Brain(simulated(), ledger=path, budget=Budget(calls=3, name="daily", window="month")) as brain:
+                for _ in range(2):
+                    try:
+                        await brain.run("go")
+                        done += 1
+                    except BudgetExceeded:
+                        pass
+        assert done == 3
+
+    async def test_sessions_have_each_their_own(self) -> None:
+        brain = Brain(simulated(), budget=Budget(calls=1, per="session"))
+        for session in ("a", "b"):
+            await brain.run("go", session=session)
+            with pytest.raises(BudgetExceeded):
+                await brain.run("go", session=session)
+
+
+def reserve_three(path: str, budget: Budget, results: Any) -> None:
+    """In another process: as many as there are, then in memory."""
+    ledger, admitted, said = Ledger(path), 0, ""
+    for _ in range(5):
+        try:
+            ledger.reserve_sync(budget)
+            admitted += 1
+        except BudgetExceeded:
+            pass
+    try:
+        Ledger().reserve_sync(budget)
+    except ConfigurationError as error:
+        said = type(error).__name__
+    ledger.close()
+    results.put((admitted, said))
+
+
+class TestNested:
+    def test_a_child_reserves_from_its_parents(self) -> None:
+        ledger = Ledger()
+        outer = Budget(usd=10)
+        middle = Budget(usd=100, within=outer)  # says more than there is
+        inner = [Budget(usd=6, within=middle) for _ in range(2)]
+        ledger.reserve_sync(inner[0], usd=6)
+        with pytest.raises(BudgetExceeded) as caught:
+            ledger.reserve_sync(inner[1], usd=6)
+        error = caught.value
+        assert (error.unit, error.limit, error.spent, error.asked) == ("usd", 10, 6, 6)
+        assert usd(ledger, inner[1].purse) == 0  # on every account, or on none
+        ledger.reserve_sync(inner[1], usd=4)
+        assert [usd(ledger, each.purse) for each in (outer, middle, *inner)] == [10, 10, 6, 4]
+
+    def test_settling_makes_room_on_every_level_and_a_release_too(self) -> None:
+        ledger = Ledger()
+        outer = Budget(usd=1)
+        inner = Budget(usd=1, within=outer)
+        first = ledger.reserve_sync(inner, usd=1)
+        first.settle_sync("0.10")
+        assert usd(ledger, outer.purse) == usd(ledger, inner.purse) == Decimal("0.10")
+        second = ledger.reserve_sync(inner, usd="0.9")
+        second.release_sync()
+        second.release_sync()
+        assert usd(ledger, outer.purse) == Decimal("0.10")
+        second.settle_sync("0.3")  # it was made after all
+        assert usd(ledger, outer.purse) == usd(ledger, inner.purse) == Decimal("0.40")
+        second.settle_sync("0.2")
+        second.release_sync()
+        assert usd(ledger, outer.purse) == Decimal("0.30")
+
+    def test_what_costs_more_than_was_set_aside_is_borne(self) -> None:
+        ledger, budget = Ledger(), Budget(usd=1)
+        ledger.reserve_sync(budget, usd="0.5").settle_sync("1.5")
+        assert usd(ledger) == Decimal("1.5")
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve_sync(budget, usd="0.000001")
+
+    async def test_a_run_within_a_tool_spends_from_the_runs_around_it(self) -> None:
+        ledger, budget = Ledger(), Budget(calls=6)
+        inner = Brain(simulated())
+
+        @tool
+        async def think(n: int) -> str:
+            """Think."""
+            return (await inner.run("go")).output
+
+        @tool
+        def think_in_a_thread(n: int) -> str:
+            """Think."""
+            return inner.run_sync("go").output
+
+        def in_a_context(n: int) -> str:
+            """Think."""
+            context = contextvars.copy_context()
+            with ThreadPoolExecutor(1) as pool:
+                return pool.submit(context.run, lambda: inner.run_sync("go").output).result()
+
+        @tool
+        async def think_in_a_task(n: int) -> str:
+            """Think."""
+            return (await asyncio.create_task(inner.run("go"))).output
+
+        ways = [call("think", n=1), call("think_in_a_thread", n=1), call("think_in_a_task", n=1)]
+        brain = Brain(
+            ScriptedModel([[*ways, call("in_a_context", n=1)], "done"]),
+            tools=[think, think_in_a_thread, think_in_a_task, in_a_context],
+            ledger=ledger,
+            budget=budget,
+        )
+        result = await brain.run("go")
+        # Four calls of functions had room, and of the four runs within them the first two.
+        assert calls(ledger) == 6
+        assert len(ledger.rows(kind="model")) == 2
+        assert sorted(outcome.accepted for outcome in result.calls) == [False, False, True, True]
+        assert {row.parent_run for row in ledger.rows(kind="model")} == {result.run_id}
+
+    async def test_a_nested_runs_wider_limit_of_the_same_account_does_not_hold(self, tmp_path: Path) -> None:
+        path = tmp_path / "bill.db"
+        inner = Brain(simulated(), ledger=path, budget=Budget(calls=MANY, name="x"))
+
+        @tool
+        async def think(n: int) -> str:
+            """Think."""
+            return (await inner.run("go")).output
+
+        model = ScriptedModel([[call("think", n=number) for number in range(4)], "done"])
+        ledger = Ledger(path)
+        await Brain(model, tools=[think], ledger=ledger, budget=Budget(calls=6, name="x")).run("go")
+        assert calls(ledger) == 6
+        assert len(ledger.rows(kind="model")) == 2
+        await inner.aclose()
+        ledger.close()
+
+    async def test_a_nested_run_cannot_leave_for_another_ledger(self) -> None:
+        model = simulated()
+        inner = Brain(model, ledger=Ledger())
+
+        @tool
+        async def think(n: int) -> str:
+            """Think."""
+            return (await inner.run("go")).output
+
+        outer = Brain(ScriptedModel([call("think", n=1), "done"]), tools=[think], budget=Budget(calls=9))
+        result = await outer.run("go")
+        assert "another ledger" in (result.calls[0].reason or "")
+        assert model.requests == []
+
+
+class TestRefused:
+    async def test_it_carries_the_run_and_the_exact_numbers(self) -> None:
+        steps: list[Any] = [reply(tool_calls=call("add", a=1, b=1)), "never"]
+        with FakeEndpoint(steps) as endpoint:
+            model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE)
+            async with Brain(model, tools=[add], ledger=Ledger(), budget=Budget(calls=2)) as brain:
+                with pytest.raises(BudgetExceeded) as caught:
+                    await brain.run("go")
+                ledger = brain.ledger
+            assert len(endpoint.meter) == 1
+        error, result = caught.value, carried(caught.value)
+        assert (error.unit, error.limit, error.spent, error.asked) == ("calls", 2, 2, 1)
+        assert "2 calls" in str(error)
+        assert len(result.wire_attempts) == 1
+        assert [outcome.value for outcome in result.calls] == [2]
+        assert ledger.total() == result.usage.cost
+        again = pickle.loads(pickle.dumps(error))
+        assert (again.unit, again.limit, again.spent, again.asked) == ("calls", 2, 2, 1)
+
+    async def test_the_ladder_goes_on_to_what_there_is_room_for(self) -> None:
+        @specialist(min_confidence=0.9)
+        async def unsure(text: str) -> Answer[str]:
+            """Guess."""
+            return Answer(text, 0.1)
+
+        big = simulated()
+        brain = Brain(ScriptedModel([call("unsure", text="x"), "done"]), specialists=[unsure], fallback=big)
+        with pytest.raises(BudgetExceeded) as caught:
+            await brain.run("go", budget=Budget(calls=1))
+        (outcome,) = carried(caught.value).calls
+        assert [attempt.outcome for attempt in outcome.attempts] == ["answered", "refused"]
+        assert len(carried(caught.value).wire_attempts) == 0
+
+    async def test_a_second_ask_of_the_big_model_is_reserved_too(self) -> None:
+        @specialist(verify=lambda arguments, value: False)
+        async def wrong(text: str) -> str:
+            """Guess."""
+            return text
+
+        big = simulated()
+        brain = Brain(ScriptedModel([call("wrong", text="x"), "done"]), specialists=[wrong], fallback=big)
+        with pytest.raises(BudgetExceeded) as caught:
+            await brain.run("go", budget=Budget(calls=2))
+        (outcome,) = carried(caught.value).calls
+        assert [attempt.rung for attempt in outcome.attempts] == ["specialist", "big_model", "big_model_again"]
+        assert outcome.attempts[-1].outcome == "refused"
+        assert len(carried(caught.value).wire_attempts) == 1
+
+    async def test_nothing_at_all_may_be_spent(self) -> None:
+        model = simulated(latency=0.01)
+        for nothing in (Budget(usd=0), Budget(seconds=0), Budget(calls=0)):
+            with pytest.raises(BudgetExceeded):
+                await Brain(model).run("go", budget=nothing)
+        with pytest.raises(BudgetExceeded):
+            await Brain(tools=[add]).run("add 1 and 2", budget=Budget(usd=0))
+        with FakeEndpoint() as endpoint:
+            async with Brain(OpenAIModel("m", base_url=endpoint.base_url, price=PRICE)) as brain:
+                for nothing in (Budget(usd=0), Budget(seconds=0), Budget(calls=0)):
+                    with pytest.raises(BudgetExceeded):
+                        await brain.run("go", budget=nothing)
+            assert endpoint.requests == []
+
+    async def test_the_planner_costs_what_it_computes_and_has_a_price(self) -> None:
+        ledger = Ledger()
+        result = await Brain(tools=[add], ledger=ledger, budget=Budget(usd=1)).run("add 1 and 2")
+        assert result.calls[0].value == 3
+        assert usd(ledger) == ledger.total().high == result.usage.cost.high
+        with pytest.raises(Abstained):
+            await Brain(tools=[add], ledger=ledger).run("hello", budget=Budget(usd=1))
+
+
+class TestWorstCase:
+    """Before anything is sent, the most that it can cost has room."""
+
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_it_is_set_aside_before_and_never_less_than_the_bill(self, stream: bool) -> None:
+        ledger, budget = Ledger(), Budget(usd=1)
+        seen: list[Decimal] = []
+
+        def answer(body: dict[str, Any]) -> Any:
+            seen.append(usd(ledger))
+            return reply("x" * 50, usage={"input": 40, "output": 100, "cache_read": 0, "cache_write": 0})
+
+        with FakeEndpoint(answer) as endpoint:
+            model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE, max_output_tokens=100)
+            async with Brain(model, ledger=ledger, budget=budget) as brain:
+                if stream:
+                    _ = [event async for event in brain.run_stream("go")]
+                else:
+                    await brain.run("go")
+            assert endpoint.requests[0].body["max_tokens"] == 100
+        (row,) = ledger.rows(kind="model")
+        assert row.cost == Cost.exact(Decimal(40 + 200) / 10**6)
+        bytes_sent = len(str(endpoint.requests[0].body))
+        assert seen[0] >= (Decimal(bytes_sent) / 2 + 200) / 10**6
+        assert usd(ledger) == ledger.total().high
+        assert usd(ledger) < seen[0]
+
+    async def test_a_request_for_which_there_is_no_room_is_not_sent(self) -> None:
+        with FakeEndpoint() as endpoint:
+            model = OpenAIModel("m", base_url=endpoint.base_url, price=Price("1", "1000"), max_output_tokens=1000)
+            async with Brain(model, budget=Budget(usd="0.99")) as brain:
+                with pytest.raises(BudgetExceeded) as caught:
+                    await brain.run("go")
+            assert endpoint.requests == []
+        assert caught.value.unit == "usd"
+        assert caught.value.asked > 1
+
+    async def test_every_retry_is_reserved(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def at_once(seconds: float) -> None:
+            await asyncio.sleep(0)
+
+        monkeypatch.setattr(retrying, "pause", at_once)
+        with FakeEndpoint(Fault.server_error(503)) as endpoint:
+            model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE, retries=5)
+            ledger = Ledger()
+            async with Brain(model, ledger=ledger, budget=Budget(calls=3)) as brain:
+                with pytest.raises(BudgetExceeded) as caught:
+                    await brain.run("go")
+            assert len(endpoint.meter) == 3
+            assert len(carried(caught.value).wire_attempts) == len(ledger.rows(kind="model")) == 3
+
+    async def test_an_unpriced_model_is_refused_before_a_byte_is_sent(self) -> None:
+        with FakeEndpoint() as endpoint:
+            async with Brain(OpenAIModel("nobodys-model", base_url=endpoint.base_url)) as brain:
+                with pytest.raises(UnpricedModel, match="ceiling"):
+                    await brain.run("go", budget=Budget(usd=5))
+                assert endpoint.requests == []
+                await brain.run("go", budget=Budget(calls=5))  # no money is limited
+                await brain.run("go", budget=Budget(usd=5, ceiling="0.10"))
+                assert len(endpoint.requests) == 2
+
+    async def test_under_a_ceiling_every_request_is_taken_to_cost_it(self) -> None:
+        ledger = Ledger()
+        budget = Budget(usd="0.35", ceiling="0.10")
+        with FakeEndpoint() as endpoint:
+            async with Brain(OpenAIModel("nobodys-model", base_url=endpoint.base_url), ledger=ledger) as brain:
+                for _ in range(3):
+                    await brain.run("go", budget=budget)
+                with pytest.raises(BudgetExceeded):
+                    await brain.run("go", budget=budget)
+            assert len(endpoint.requests) == 3
+        assert Decimal("0.30") <= usd(ledger) < Decimal("0.31")
+        assert ledger.total().status == "unpriced"
+
+    async def test_absurd_usage_is_not_believed_and_the_worst_case_is_borne(self) -> None:
+        for kind in ("absurd", "negative", "zero", "missing"):
+            ledger = Ledger()
+            fault: Any = Fault.usage(kind)  # type: ignore[arg-type]
+            with FakeEndpoint(fault) as endpoint:
+                model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE, max_output_tokens=100)
+                async with Brain(model, ledger=ledger, budget=Budget(usd="0.01")) as brain:
+                    await brain.run("go")
+            (row,) = ledger.rows(kind="model")
+            assert row.cost.status == "bounded"
+            assert row.cost.high is not None
+            assert row.cost.high < Decimal("0.01")
+            assert usd(ledger) == ledger.total().high
+
+
+class TestSilentModels:
+    """A model of the application's own, that does not announce what it sends."""
+
+    async def test_it_has_no_price_and_needs_a_ceiling(self) -> None:
+        model = Plain()
+        with pytest.raises(UnpricedModel):
+            await Brain(model).run("go", budget=Budget(usd=1))
+        assert model.asked == 0
+        ledger, budget = Ledger(), Budget(usd="0.25", ceiling="0.10")
+        brain = Brain(model, ledger=ledger, budget=budget)
+        for _ in range(2):
+            await brain.run("go")
+        with pytest.raises(BudgetExceeded):
+            await brain.run("go")
+        assert model.asked == 2
+        assert Decimal("0.20") <= usd(ledger) < Decimal("0.21")
+
+    async def test_what_it_tells_is_what_is_spent(self) -> None:
+        ledger, budget = Ledger(), Budget(usd=1, calls=9, ceiling="0.10")
+        result = await Brain(Plain(3, Cost.exact("0.02")), ledger=ledger, budget=budget).run("go")
+        assert calls(ledger) == len(result.wire_attempts) == 3
+        assert usd(ledger) == ledger.total().high == result.usage.cost.high
+        assert usd(ledger) > Decimal("0.06")
+
+    @pytest.mark.parametrize("role", ["brain", "fallback"])
+    async def test_what_tells_nothing_is_not_free(self, role: str) -> None:
+        model, ledger = Plain(attempts=0), Ledger()
+        budget = Budget(usd="0.25", ceiling="0.10", calls=MANY)
+
+        @specialist(min_confidence=0.9)
+        async def unsure(text: str) -> Answer[str]:
+            """Guess."""
+            return Answer(text, 0.1)
+
+        if role == "brain":
+            brain = Brain(model, ledger=ledger, budget=budget)
+        else:
+            steps = [call("unsure", text="x"), "done"] * 9
+            brain = Brain(ScriptedModel(steps), specialists=[unsure], fallback=model, ledger=ledger, budget=budget)
+        for _ in range(4):
+            with contextlib.suppress(BudgetExceeded):
+                await brain.run("go")
+        assert model.asked == 2
+        assert usd(ledger) >= Decimal("0.20")
+        assert not any(row.in_flight for row in ledger.rows())
+
+    async def test_one_that_fails_or_is_cancelled_before_it_tells_is_not_free(self) -> None:
+        class Broken(Plain):
+            async def ask(self, request: ModelRequest, *, on_attempt: Any, on_text: Any = None) -> ModelResponse:
+                self.asked += 1
+                raise RuntimeError("lost in the middle")
+
+        ledger, budget = Ledger(), Budget(usd="0.25", ceiling="0.10")
+        with pytest.raises(RuntimeError):
+            await Brain(Broken(), ledger=ledger, budget=budget).run("go")
+        slow = Plain(wait=GUARD)
+        task = asyncio.create_task(Brain(slow, ledger=ledger, budget=budget).run("go"))
+        await slow.begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(BudgetExceeded):
+            await Brain(Plain(), ledger=ledger, budget=budget).run("go")
+        assert Decimal("0.20") <= usd(ledger) < Decimal("0.21")
+
+    async def test_it_has_no_more_time_than_is_left(self) -> None:
+        ledger = Ledger()
+        with pytest.raises(ModelTimeout, match="all that a budget has left"):
+            await Brain(Plain(wait=GUARD), ledger=ledger).run("go", budget=Budget(seconds=0.05))
+
+    async def test_two_attempts_under_one_id_are_two(self) -> None:
+        class Careless(Plain):
+            async def ask(self, request: ModelRequest, *, on_attempt: Any, on_text: Any = None) -> ModelResponse:
+                for _ in range(2):
+                    on_attempt(WireAttempt("x", "own", "http://x", "ok", 0.1, Cost.exact("0.02")))
+                return ModelResponse("yes")
+
+        for budget in (None, Budget(usd=1, ceiling="0.10")):
+            ledger = Ledger()
+            brain = Brain(Careless(), ledger=ledger, budget=budget)
+            results = [await brain.run("go") for _ in range(2)]
+            assert len(ledger.rows(kind="model")) == 4
+            assert ledger.total() == Cost.total(result.usage.cost for result in results)
+            if budget is not None:
+                assert usd(ledger) == ledger.total().high
+
+    async def test_announced_ids_that_repeat_are_refused(self) -> None:
+        class Repeating(Plain):
+            announces = True
+
+            async def ask(self, request: ModelRequest, *, on_attempt: Any, on_text: Any = None) -> ModelResponse:
+                for _ in range(2):
+                    if request.on_send is not None:
+                        await request.on_send(Sending("x", "own", "http://x", Cost.exact("0.02"), 1.0))
+                    self.asked += 1
+                    on_attempt(WireAttempt("x", "own", "http://x", "ok", 0.1, Cost.exact("0.02")))
+                return ModelResponse("yes")
+
+        model, ledger = Repeating(), Ledger()
+        with pytest.raises(ConfigurationError, match="id of its own"):
+            await Brain(model, ledger=ledger).run("go", budget=Budget(usd=1))
+        assert model.asked == 1
+        with pytest.raises(Exception, match="id of its own"):  # nor in a later run
+            await Brain(model, ledger=ledger).run("go", budget=Budget(usd=1))
+        assert model.asked == 1
+        assert ledger.total(kind="model") == Cost.exact("0.02")
+
+
+class TestSeconds:
+    async def test_a_request_has_no_more_time_than_is_left(self) -> None:
+        ledger, budget = Ledger(), Budget(seconds=0.3)
+        with FakeEndpoint(Fault.hang()) as endpoint:
+            model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE, retries=3, timeout=GUARD)
+            async with Brain(model, ledger=ledger, budget=budget) as brain:
+                with pytest.raises((BudgetExceeded, ModelTimeout)):
+                    await brain.run("go")
+                with pytest.raises(BudgetExceeded) as caught:
+                    await brain.run("go")
+            assert len(endpoint.requests) == 1
+        assert caught.value.unit == "seconds"
+        assert caught.value.limit == Decimal("0.3")
+
+    async def test_a_function_and_a_specialist_have_no_more_time_than_is_left(self) -> None:
+        ended: list[str] = []
+
+        @tool
+        async def slow() -> str:
+            """Never end."""
+            try:
+                await asyncio.sleep(GUARD)
+            finally:
+                ended.append("function")
+            return "never"
+
+        @specialist
+        async def slow_too(text: str) -> str:
+            """Never end."""
+            try:
+                await asyncio.sleep(GUARD)
+            finally:
+                ended.append("specialist")
+            return text
+
+        for steps in ([call("slow"), "done"], [call("slow_too", text="x"), "done"]):
+            model = ScriptedModel(steps)
+            result = await Brain(model, tools=[slow], specialists=[slow_too], fallback=False).run(
+                "go", budget=Budget(seconds=0.1)
+            )
+            assert result.calls[0].attempts[0].outcome == "timeout"
+        assert ended == ["function", "specialist"]
+
+    def test_an_overdrawn_account_gives_nothing_back(self) -> None:
+        ledger, budget = Ledger(), Budget(seconds=1)
+        ledger.reserve_sync(budget, seconds=1).settle_sync(0, seconds=3)
+        ledger.reserve_sync(budget, seconds=0).settle_sync(0)
+        (spent,) = ledger.spent()
+        assert spent.microseconds == 3_000_000
+        with pytest.raises(BudgetExceeded):
+            ledger.reserve_sync(budget, seconds=0.1)
+
+    async def test_what_is_granted_at_once_is_no_more_than_there_is(self) -> None:
+        ledger, budget = Ledger(), Budget(seconds=1)
+        reservations = [ledger.store.apply([reserve(budget, 0.4)]).result()[0] for _ in range(3)]
+        assert reservations == [400_000, 400_000, 200_000]
+
+
+def reserve(budget: Budget, seconds: float) -> Reserve:
+    books = Books(Ledger().store, Scope("r"))
+    row = books.row("function", "f")
+    return Reserve(row, allowances([budget], Scope("r")), Decimal(0), int(seconds * 1_000_000))
+
+
+CRASH = """
+import asyncio, os, signal, sys
+from brain import Brain, Budget, Ledger, OpenAIModel, Price
+from brain.testing import FakeEndpoint
+
+path, how = sys.argv[1:]
+
+def die(body):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+budget = Budget(usd="0.05", name="crashing")
+if how == "by hand":
+    Ledger(path).reserve_sync(budget, usd="0.02")
+    os.kill(os.getpid(), signal.SIGKILL)
+with FakeEndpoint(die) as endpoint:
+    model = OpenAIModel("m", base_url=endpoint.base_url, price=Price("1", "1000"), max_output_tokens=15)
+    Brain(model, ledger=path, budget=budget).run_sync("go", run_id="the run")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.parametrize("how", ["by hand", "in a run"])
+def test_what_a_killed_process_had_set_aside_stays_set_aside(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "bill.db"
+    ledger, budget = Ledger(path), Budget(usd="0.05", name="crashing")
+    before = Decimal(0)
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", CRASH, str(path), how], capture_output=True, timeout=120)
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        assert usd(ledger) >= before + Decimal("0.015")
+        before = usd(ledger)
+    flown = [row for row in ledger.rows() if row.in_flight]
+    assert sum((row.cost.high or Decimal(0) for row in flown), Decimal(0)) == before
+    assert not any(ledger.is_alive(row.owner) for row in flown)
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve_sync(budget, usd="0.02")
+    for row in flown:
+        ledger.reconcile(row.id, "0.001")
+    assert usd(ledger) == Decimal("0.001") * len(flown)
+    ledger.reserve_sync(budget, usd="0.02").release_sync()
+    ledger.close()
+
+
+def test_time_of_windows_is_that_of_the_moment_of_sending() -> None:
+    before = datetime.now(UTC)
+    account = Budget(usd=1, window=timedelta(seconds=1)).allowance(Scope("r")).account
+    number = int(account.rpartition("@")[2])
+    assert int(before.timestamp()) <= number <= int(time.time())
