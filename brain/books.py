@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -31,7 +31,7 @@ from .storage.rows import NOTHING, LedgerRow, RowKind, moment
 
 __all__ = ["Books", "Page", "current_books", "kept", "refused"]
 
-BRAIN_SLICE = 1.0
+BRAIN_SLICE = 0.1
 """CPU seconds of the brain's own work that money is set aside for at a time."""
 UNLIMITED = 60.0
 """Seconds that an attempt on this machine is given under a budget when nothing else limits it: without any limit there
@@ -285,14 +285,14 @@ class Page:
         """For a model that announces what it sends."""
         return self._on_send if self.books.announces else None
 
-    @asynccontextmanager
-    async def asking(self, model: ChatModel) -> AsyncIterator[None]:
+    def asking(self, model: ChatModel) -> AbstractAsyncContextManager[None]:
         """Around one ask of ``model``. One that does not announce has one reservation for all that it sends, and no
         more time than a budget has left. Raises :class:`BudgetExceeded`, :class:`UnpricedModel` and
         :class:`ModelTimeout`."""
-        if getattr(model, "announces", False):
-            yield
-            return
+        return _nothing if getattr(model, "announces", False) else self._asking(model)
+
+    @asynccontextmanager
+    async def _asking(self, model: ChatModel) -> AsyncIterator[None]:
         granted = await self._unannounce(model.name)
         timer = asyncio.timeout(granted)
         try:
@@ -472,6 +472,9 @@ class Page:
 def refused(rung: str, source: str, error: BudgetExceeded | UnpricedModel) -> Attempt:
     """The attempt that stands in place of one that a budget had no room for."""
     return Attempt(rung, "refused", 0.0, reason=str(error), source=source)
+
+
+_nothing: nullcontext[None] = nullcontext()
 
 
 def _same(one: Store, other: Store) -> bool:
