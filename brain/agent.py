@@ -678,9 +678,10 @@ class Brain(Generic[Out]):
 
     async def _write_log(self, run: Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
-        if self._log is None or run.logged == len(run.calls):
+        rows = [] if self._log is None else [each for each in run.calls if id(each) not in run.logged]
+        if self._log is None or not rows:
             return None
-        rows, run.logged = run.calls[run.logged :], len(run.calls)
+        run.logged.update(map(id, rows))
         try:
             await self._log.append(rows, tenant=run.arguments.tenant)
         except (OSError, ValueError) as error:

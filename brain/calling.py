@@ -129,6 +129,7 @@ class Caller:
     ) -> None:
         """Make those of the ``good`` calls that are to be made. ``lost``: of calls that nobody decided of, nobody knows
         whether they were made, unless the journal does."""
+        first = len(run.calls)
         todo: list[CheckedCall] = []
         waiting: list[PendingApproval] = []
         uncertain: list[PendingApproval] = []
@@ -142,12 +143,13 @@ class Caller:
                     " arguments fit now; nothing was executed. Begin a new run, or restore the tool"
                 )
             begun = None if run.journal is None else run.journal.in_flight(step)
+            id = call.id if lost else _asked_as(run, call.id)
             if begun is not None and call.effect == "once":
                 # Another id each time: what was said before the crash is no leave to do it twice.
-                id = f"{call.id}!{begun.times}"
+                id = f"{id}!{begun.times}"
                 given, pending = decided.get(id), uncertain
             else:
-                id, pending = call.id, waiting
+                pending = waiting
                 given = decided.get(id) if call.requires_approval or lost else True
             if given is None and lost and begun is None and not call.requires_approval:
                 answers[call.id] = run.answer_call(step, call, LOST)
@@ -160,6 +162,8 @@ class Caller:
         try:
             await self._run_calls(run, todo, steps, answers)
         finally:
+            asked = {call.id: place for place, call in enumerate(calls)}  # which call ends first is chance
+            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked.get(outcome.call_id or "", -1))
             run.add_answers(calls, answers)
         if uncertain:
             names = ", ".join(call.tool for call in uncertain)
@@ -212,16 +216,12 @@ class Caller:
 
         if not calls:
             return
-        first = len(run.calls)
         try:
             async with asyncio.TaskGroup() as group:
                 for call in calls:
                     group.create_task(one(call))
         except BaseExceptionGroup as several:  # a ledger that cannot be written, a run that another process has now
             raise several.exceptions[0] from None
-        finally:  # in the order asked: which call ends first is chance
-            asked = {call.id: place for place, call in enumerate(calls)}
-            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked[outcome.call_id or ""])
         if refusals:
             raise refusals[0]
 
@@ -240,6 +240,15 @@ class Caller:
                 f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
                 f" repeat_limit is {self._repeat_limit}"
             )
+
+
+def _asked_as(run: Run, id: str) -> str:
+    """What a person is asked about a call by. Many models begin with the same ids in every turn, and a yes to one call
+    is no yes to the next. (What ends in ``@`` and a number is no id of a model's own, so that none can be made up.)"""
+    if run.journal is None:
+        return id
+    before = sum(message["role"] == "tool" and message.get("tool_call_id") == id for message in run.messages)
+    return f"{id}@{before}" if before or "@" in id or "!" in id else id
 
 
 def _check_same(run: Run, step: str, call: ToolCall, problem: InvalidArguments) -> None:

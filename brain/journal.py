@@ -96,8 +96,8 @@ class Journal:
         if step.startswith("history"):
             return
         turn, place = _place(step)
-        response = self._turns[turn_step(turn)][1]
-        if response.tool_calls[place].name != row.name:
+        asked, found = self._turns[turn_step(turn)][1].tool_calls[place], self._calls.get(step)
+        if asked.name != row.name or (isinstance(found, Outcome) and found.call_id != asked.id):
             raise ValueError(f"{step!r} is not the call that the model made")
 
     def is_past(self, step: str) -> bool:

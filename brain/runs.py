@@ -81,8 +81,8 @@ class Run:
         self.turns: list[Turn] = []
         self.wire: list[WireAttempt] = []
         self.repeats: Counter[tuple[str, str]] = Counter()
-        self.logged = 0
-        """How many of the calls stand in the log."""
+        self.logged: set[int] = set()
+        """Which of the calls (by :func:`id`) stand in the log."""
         self.repairs = 0
         self.books: Books | None = None
         self.journal: Journal | None = None
@@ -185,6 +185,8 @@ class Run:
             return dict(found)
         self.wire += [each for attempt in attempts_of(found) for each in wire_of(attempt)]
         self.calls.append(found)
+        if self.journal is not None and self.journal.run.status != "running":
+            self.logged.add(id(found))  # whoever ended the run wrote it down
         return as_content(found)
 
     def answer_call(self, step: str, call: CheckedCall, answer: dict[str, Any]) -> dict[str, Any]:

@@ -135,7 +135,9 @@ def _refusing(store: Store) -> None:
     _apply(store, Reserve(_row("one"), (wide, narrow), Decimal(1)))
     _refused(store, BudgetExceeded, "every account needs room", Reserve(_row("two"), (wide, narrow), Decimal(1)))
     spent = {each.account: (each.usd, each.calls) for each in store.spent()}
-    assert spent == {"wide": (1, 1), "narrow": (1, 1)}, "money is set aside on every account or on none"
+    assert spent == {"wide": (Decimal(1), 1), "narrow": (Decimal(1), 1)}, (
+        "money is set aside on every account or on none"
+    )
     timed = Allowance("timed", "timed", microseconds=5_000_000)
     assert _apply(store, Reserve(_row("three"), (timed,), microseconds=3_000_000)) == [3_000_000], "time is granted"
     assert _apply(store, Reserve(_row("four"), (timed,), microseconds=3_000_000)) == [2_000_000], (
@@ -164,7 +166,7 @@ def _releasing(store: Store) -> None:
     room = Allowance("a", "a", usd=Decimal(1))
     _apply(store, _reserve("one", "1", room))
     _apply(store, Release("one"))
-    assert (store.spent()[0].usd, store.spent()[0].calls) == (0, 0), "what is released counts no more"
+    assert (store.spent()[0].usd, store.spent()[0].calls) == (Decimal(0), 0), "what is released counts no more"
     assert not store.rows(), "what is released leaves no row"
     _apply(store, _reserve("two", "1", room), Settle(_row("two", "1", outcome="ok")), Release("two"))
     assert store.spent()[0].usd == 1, "what has ended is not released"
