@@ -61,6 +61,12 @@ async def open_run(
         run.books = _books(store, arguments, budgets, own, cpu_rate, parent)
         return
     owner = store.claim()
+    given = budgets if own is None else (*budgets, own)
+    by_session = any(each.per == "session" for budget in given for each in budget.chain())
+    if by_session and arguments.named and arguments.session is None:
+        begun = await asyncio.to_thread(store.run, arguments.run_id)
+        if begun is not None and begun.tenant == arguments.tenant:  # its session is what a budget per session is of
+            arguments = replace(arguments, session=begun.session)
     _books(store, arguments, budgets, own, cpu_rate, parent)  # what cannot hold is refused before anything is written
     begin = Begin(
         arguments.run_id,

@@ -18,6 +18,7 @@ from brain import Brain, Budget, Done, Ledger, OpenAIModel, Price, RunContext, T
 from brain.errors import (
     ApprovalRequired,
     BudgetExceeded,
+    ConfigurationError,
     PromptError,
     RunTaken,
     RunTimeout,
@@ -113,6 +114,15 @@ async def test_a_session_is_remembered(world: World) -> None:
         await world.run([same(), OSError("cut")], "go", session="s")
     await world.run(["done"])
     assert {row.session for row in Ledger(world.path).rows(run="r")} == {"s"}
+
+
+async def test_a_budget_per_session_finds_the_session_of_a_run_that_is_taken_up(world: World) -> None:
+    budget = Budget(calls=5, per="session")
+    with pytest.raises(OSError, match="cut"):
+        await world.run([same(), OSError("cut")], "go", session="s", budget=budget)
+    assert (await world.run(["done"], budget=budget)).output == "done"
+    with pytest.raises(ConfigurationError, match="per session"):
+        await world.run(["done"], "go", run_id="another", budget=budget)
 
 
 async def test_more_money_and_the_run_goes_on(world: World) -> None:
