@@ -61,6 +61,8 @@ logger = logging.getLogger("brain.models")
 IDLE_SECONDS = 30.0
 """Longest silence within an answer that has begun. Before it begins a model may think for the whole ``timeout``."""
 DRAIN_SECONDS = 0.25
+LATE_SECONDS = 1.0
+"""By which a busy event loop may end an attempt late: where seconds have a price, these too are reserved."""
 RETRIED_STATUS = frozenset({500, 502, 503, 504, 529})
 _OVERFLOW = re.compile(
     r"context_length_exceeded|maximum context length|context window|prompt is too long|too many tokens|context size"
@@ -126,10 +128,11 @@ class Exchange:
         """
         now = datetime.now(UTC)
         given = input_bound(len(self.body)) if self.text_only else None
+        longest = self.timeout + LATE_SECONDS
         high = None
         for at in (now, now + timedelta(seconds=self.timeout)):
             quote = self._quote(None, at)
-            most = None if quote is None else quote.worst(given, self.output_limit, seconds=self.timeout).high
+            most = None if quote is None else quote.worst(given, self.output_limit, seconds=longest).high
             if most is None:
                 return Cost.unpriced()
             high = most if high is None else max(high, most)

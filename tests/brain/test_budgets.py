@@ -42,6 +42,7 @@ from brain import (
 from brain.books import Books
 from brain.budgets import Scope, allowances
 from brain.events import Sending
+from brain.prices import PriceBook, PriceEntry
 from brain.storage.changes import Reserve
 from brain.testing import FakeEndpoint, Fault, ScriptedModel, SimulatedModel, call, reply
 from brain.wire import retrying
@@ -636,6 +637,24 @@ class TestWorstCase:
             assert endpoint.requests == []
         assert caught.value.unit == "usd"
         assert caught.value.asked > 1
+
+    async def test_a_price_by_the_second_is_reserved_for_an_end_that_comes_late(self) -> None:
+        ledger = Ledger()
+        seen: list[Decimal] = []
+
+        def answer(body: dict[str, Any]) -> Any:
+            seen.append(usd(ledger))
+            return Fault.hang()
+
+        with FakeEndpoint(answer) as endpoint:
+            prices = PriceBook([PriceEntry("m", per_second="1")])
+            model = OpenAIModel("m", base_url=endpoint.base_url, prices=prices, timeout=0.2, retries=0)
+            async with Brain(model, ledger=ledger, budget=Budget(usd=5)) as brain:
+                with pytest.raises(ModelTimeout):
+                    await brain.run("go")
+        (row,) = ledger.rows(kind="model")
+        assert row.cost.high is not None
+        assert Decimal("0.2") <= row.cost.high <= seen[0]
 
     async def test_every_retry_is_reserved(self, monkeypatch: pytest.MonkeyPatch) -> None:
         async def at_once(seconds: float) -> None:
