@@ -62,7 +62,7 @@ from .models import model_from_name
 from .offering import Offering
 from .outcome_log import OutcomeLog
 from .planner import Planner
-from .prices import PriceBook
+from .prices import PriceBook, Rates
 from .questions import TypedAnswer
 from .results import RunResult
 from .resuming import finish_of, leaving_as_before, open_run, owner_of
@@ -114,8 +114,8 @@ class Brain(Generic[Out]):
             file, runs are journaled too, and can be taken up after a crash. By default one in memory, or, for a run
             that a tool of another run begins, that one's.
         budget: What all runs of this brain may spend, together: a :class:`Budget`, or several.
-        prices: Prices of your own over the list prices, for models that are given by name, and for the CPU seconds of
-            this machine where ``cpu_rate`` does not say.
+        prices: Prices of your own over the list prices, for models that are given by name, and for this machine: its
+            CPU seconds where ``cpu_rate`` does not say, its GPU seconds where a specialist ran there.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -232,6 +232,7 @@ class Brain(Generic[Out]):
             raise ConfigurationError(f"prices is a PriceBook, such as PriceBook.load('prices.toml'), not {prices!r}")
         if prices is not None and cpu_rate is None:
             cpu_rate = prices.cpu_second
+        self._rates = Rates(cpu_rate, None if prices is None else prices.gpu_second)
         self._model: ChatModel = Planner() if model is None else _as_model(model, prices)
         self._is_planner = isinstance(self._model, Planner)
         self._fallback: ChatModel | None = None
@@ -242,7 +243,7 @@ class Brain(Generic[Out]):
         if isinstance(self._fallback, Planner):
             raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
-        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, cpu_rate=cpu_rate, watch=watch)
+        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, rates=self._rates, watch=watch)
         self._offering = Offering(self._dispatcher.schemas, None if self._is_planner else tool_limit, pinned)
         self._system: EncodedMessage | None = None
         if instructions:
@@ -260,7 +261,6 @@ class Brain(Generic[Out]):
                 raise ConfigurationError(f"output_type {output_type!r} has no JSON schema: {error}") from None
         self._turn_limit = turn_limit
         self._cost_limit = cost_limit
-        self._cpu_rate = cpu_rate
         self._log = None if log is None else OutcomeLog(Path(log))
         self._own_ledger = not isinstance(ledger, Ledger)
         self._inherits = ledger is None
@@ -416,9 +416,9 @@ class Brain(Generic[Out]):
         try:
             arguments = check_arguments(*given)
         except BrainError as error:
-            error.result = Run(NOTHING, emit, self._cpu_rate).result(None)
+            error.result = Run(NOTHING, emit, self._rates.cpu).result(None)
             raise
-        run = Run(arguments, emit, self._cpu_rate)
+        run = Run(arguments, emit, self._rates.cpu)
         token = current_run.set(run.id)
         turn = current_caller.set(run.arguments.tenant or run.id)  # tenants, or else runs, take turns at a model
         around = current_books.get()
@@ -450,7 +450,7 @@ class Brain(Generic[Out]):
         arguments = run.arguments
         run.offer = self._offering.for_run(arguments.prompt, arguments.history)
         if not store.shared:
-            await open_run(store, run, self._budgets, self._cpu_rate, {})
+            await open_run(store, run, self._budgets, self._rates, {})
             return
         request = {
             **self._asked_with,
@@ -461,7 +461,7 @@ class Brain(Generic[Out]):
         }
         offered = () if self._is_planner else run.offer.tools
         request["tools"] = {tool.name: self._dispatcher.digest(tool.name) for tool in offered}
-        await open_run(store, run, self._budgets, self._cpu_rate, request)
+        await open_run(store, run, self._budgets, self._rates, request)
         journal = run.journal
         if journal is None or not journal.resumed or journal.run.status == "done":
             return

@@ -24,13 +24,15 @@ from specialists import Attempt, Cost, Policy
 from .budgets import Budget, Scope, allowances, merged
 from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, ModelTimeout, RunBusy, UnpricedModel
 from .events import ChatModel, Sending, WireAttempt
-from .prices import cpu_cost
+from .prices import Rates, cpu_cost
 from .storage.changes import Allowance, Change, Commit, Finish, Intend, Note, Release, Reserve, Settle, Store
 from .storage.failpoints import failpoint
 from .storage.rows import NOTHING, LedgerRow, RowKind, moment
 
-__all__ = ["Books", "Page", "current_books", "kept", "refused"]
+__all__ = ["MACHINE", "Books", "Page", "current_books", "kept", "refused"]
 
+MACHINE = Rates()
+"""What a machine costs that nobody says anything about."""
 BRAIN_SLICE = 0.1
 """CPU seconds of the brain's own work that money is set aside for at a time."""
 UNLIMITED = 60.0
@@ -60,7 +62,7 @@ class Books:
         scope: Scope,
         budgets: Sequence[Budget] = (),
         *,
-        cpu_rate: Decimal | None = None,
+        rates: Rates = MACHINE,
         parent: Books | None = None,
         fence: int | None = None,
         owner: str | None = None,
@@ -71,7 +73,7 @@ class Books:
         self.parent = parent
         self.fence = fence
         self._owner = owner
-        self._cpu_rate = cpu_rate
+        self._rates = rates
         self._pending: list[Change] = []
         self._notes: list[Note] = []
         self._inflight: dict[Future[list[Any]], tuple[Change, ...]] = {}
@@ -104,9 +106,16 @@ class Books:
         return merged(each for books in self._line() for each in allowances(books.budgets, books.scope))
 
     def ceiling(self) -> Decimal | None:
-        """What a request without a known price is taken to cost at most."""
-        found = [each.ceiling for books in self._line() for budget in books.budgets for each in budget.chain()]
-        return max((each for each in found if each is not None), default=None)
+        """What a request without a known price is taken to cost at most. ``None``: there is none that all agree to; a
+        run within another has no say about the budgets of that one."""
+        most: Decimal | None = None
+        for books in reversed(self._line()):
+            budgets = [each for budget in books.budgets for each in budget.chain()]
+            found = [most, *(each.ceiling for each in budgets)]
+            most = max((each for each in found if each is not None), default=None)
+            if most is None and any(each.usd is not None for each in budgets):
+                return None
+        return most
 
     def note(self, make: Callable[[], Change], cost: Cost) -> None:
         """Have the settled attempt written down that ``make`` describes, with the next changes.
@@ -204,8 +213,8 @@ class Books:
         if not self.limited or cpu_seconds < self._brain_reserved - BRAIN_SLICE / 2:
             return
         more = BRAIN_SLICE if self._brain_id is None else BRAIN_SLICE + max(0.0, cpu_seconds - self._brain_reserved)
-        usd = cpu_cost(more, self._cpu_rate).low
-        held = cpu_cost(self._brain_reserved + more, self._cpu_rate).low
+        usd = cpu_cost(more, self._rates.cpu).low
+        held = cpu_cost(self._brain_reserved + more, self._rates.cpu).low
         id = self._brain_id or os.urandom(16).hex()
         row = self.row("brain", "planning and dispatch", id=id, cost=Cost.bounded(0, held))
         try:
@@ -220,7 +229,7 @@ class Books:
         """At the end: what the brain's own work took. A refusal's is in the rows, and on no account that was full."""
         if cpu_seconds <= 0 and self._brain_id is None:
             return
-        cost = cpu_cost(cpu_seconds, self._cpu_rate)
+        cost = cpu_cost(cpu_seconds, self._rates.cpu)
         fields: dict[str, Any] = {"cost": cost, "cpu_seconds": cpu_seconds, "outcome": "answered"}
         if self._brain_id is not None:
             fields["id"] = self._brain_id
@@ -413,7 +422,7 @@ class Page:
     async def before(self, kind: RowKind, name: str, rung: str, seconds: float | None, cores: int) -> float | None:
         """Before an attempt on this machine that has ``seconds`` and may use ``cores``: the seconds it may take.
 
-        Raises :class:`BudgetExceeded`.
+        A specialist may use the GPU too. Raises :class:`BudgetExceeded`.
         """
         self.rung = rung
         books = self.books
@@ -422,7 +431,12 @@ class Page:
         allowed = books.allowances()
         money = any(each.usd is not None for each in allowed)
         limit = UNLIMITED if seconds is None and money else seconds
-        usd = None if limit is None else cpu_cost((limit + GRACE) * cores, books._cpu_rate).low
+        usd = None
+        if limit is not None:
+            most = [cpu_cost((limit + GRACE) * cores, books._rates.cpu)]
+            if books._rates.gpu is not None and kind == "specialist":
+                most.append(cpu_cost(limit + GRACE, books._rates.gpu))
+            usd = Cost.total(most).low
         cost = Cost.unpriced() if usd is None else Cost.bounded(0, usd)
         row = books.row(kind, name, call=self.call, tool=self.tool, rung=rung, cost=cost)
         granted = await self._reserve(

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from specialists import (
@@ -29,7 +28,7 @@ from specialists import (
 from specialists.ladder import AcceptLevel, AttemptOutcome, RungKind, jsonable
 from specialists.metering import CpuMeter, current_meter, metered
 
-from .books import Page, refused
+from .books import MACHINE, Page, refused
 from .catalogue import Catalogue
 from .errors import (
     BrainError,
@@ -43,6 +42,7 @@ from .errors import (
 from .events import ChatModel, ModelRequest, ToolCall, WireAttempt
 from .journal import digest_of, idempotency_key
 from .keys import redact, redact_value
+from .prices import Rates
 from .questions import TypedAnswer
 from .receipts import cpu_price, priced
 from .storage.rows import RowKind
@@ -111,7 +111,7 @@ class Dispatcher:
         *,
         accept: AcceptLevel = "confident",
         fallback: ChatModel | None = None,
-        cpu_rate: Decimal | None = None,
+        rates: Rates = MACHINE,
         watch: Watch | None = None,
     ) -> None:
         self._callees: dict[str, Callee] = {}
@@ -122,7 +122,7 @@ class Dispatcher:
             self._callees[callee.name] = callee
         self._accept = accept
         self._fallback = fallback
-        self._cpu_rate = cpu_rate
+        self._rates = rates
         self._watch = watch
         self._digests: dict[str, str] = {}
         self.schemas = Catalogue(tuple(self._callees.values()))
@@ -186,7 +186,7 @@ class Dispatcher:
         def tell(attempt: Attempt) -> None:
             observer.attempt(call.id, specialist.name, attempt)
 
-        hooks = _Watch(tell, self._cpu_rate, specialist, page)
+        hooks = _Watch(tell, self._rates, specialist, page)
         above: tuple[LadderRung, ...] = ()
         if self._fallback is not None:
             above = _big_model_rungs(specialist, self._fallback, observer, hooks, context.idempotency_key)
@@ -264,7 +264,7 @@ class Dispatcher:
                 source=tool.name,
                 cpu_seconds=high,
                 cpu_seconds_low=low,
-                cost=cpu_price(low, high, self._cpu_rate),
+                cost=cpu_price(low, high, self._rates.cpu),
             )
             answered = kind == "answered"
             outcome: Outcome[Any] = Outcome(
@@ -291,12 +291,12 @@ class _Watch(Hooks):
     def __init__(
         self,
         tell: Callable[[Attempt], None],
-        cpu_rate: Decimal | None,
+        rates: Rates,
         specialist: Specialist[..., Any],
         page: Page,
     ) -> None:
         self._tell = tell
-        self._cpu_rate = cpu_rate
+        self._rates = rates
         self._specialist = specialist
         self.page = page
         self.attempts: list[Attempt] = []
@@ -353,7 +353,7 @@ class _Watch(Hooks):
             attempt = replace(attempt, reason=redact(attempt.reason))
         if attempt.verdict is not None and attempt.verdict.reason is not None:
             attempt = replace(attempt, verdict=replace(attempt.verdict, reason=redact(attempt.verdict.reason)))
-        attempt = priced(attempt, self._cpu_rate)
+        attempt = priced(attempt, self._rates.cpu, self._rates.gpu)
         self.attempts.append(attempt)
         kind: RowKind = "rung" if attempt.rung in (BIG_MODEL, AGAIN) else "specialist"
         self.page.after(kind, attempt, audit=self._outcome is not None)

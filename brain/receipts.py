@@ -212,9 +212,15 @@ def cpu_price(low: float | None, high: float | None, rate: Decimal | None) -> Co
     return Cost.bounded(cpu_cost(low, rate).low, most.low)
 
 
-def priced(attempt: Attempt, cpu_rate: Decimal | None) -> Attempt:
-    """``attempt`` with its cost: the compute time on this machine and what its wire attempts cost."""
+def priced(attempt: Attempt, cpu_rate: Decimal | None, gpu_rate: Decimal | None = None) -> Attempt:
+    """``attempt`` with its cost: the compute time on this machine and what its wire attempts cost.
+
+    ``gpu_rate``: US dollars a second of this machine's GPU. How long it computed for one attempt among others is not
+    measured: something from nothing to the whole attempt, where a model ran on another provider than the CPU's.
+    """
     costs = [wire.cost for wire in attempt.wire_attempts if isinstance(wire, WireAttempt)]
+    if gpu_rate and any("/CPU" not in ran for ran in attempt.ran):
+        costs.append(Cost.bounded(0, cpu_cost(attempt.seconds, gpu_rate).low))
     if attempt.cpu_seconds is not None:
         costs.append(cpu_price(attempt.cpu_seconds_low, attempt.cpu_seconds, cpu_rate))
     return replace(attempt, cost=Cost.total(costs))

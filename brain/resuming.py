@@ -11,7 +11,6 @@ import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from typing import Any, cast
 
 from .books import Books, current_books, kept
@@ -19,6 +18,7 @@ from .budgets import Budget, Scope
 from .errors import ApprovalRequired, PromptError, RunTaken, RunUncertain
 from .journal import Journal, messages_from_json
 from .keys import redact
+from .prices import Rates
 from .runs import Run, RunArguments
 from .storage.changes import Begin, Begun, Finish, RunRow, RunStatus, Store
 
@@ -43,7 +43,7 @@ async def open_run(
     store: Store,
     run: Run,
     budgets: Sequence[Budget],
-    cpu_rate: Decimal | None,
+    rates: Rates,
     request: Mapping[str, Any],
 ) -> None:
     """Give ``run`` its books, and its journal where the ledger is a file; take it up where it was begun before.
@@ -58,7 +58,7 @@ async def open_run(
         if arguments.named:  # a name may be used again
             run.salt = os.urandom(16).hex()
         _check_prompt(arguments)
-        run.books = _books(store, arguments, budgets, own, cpu_rate, parent)
+        run.books = _books(store, arguments, budgets, own, rates, parent)
         return
     owner = store.claim()
     given = budgets if own is None else (*budgets, own)
@@ -67,7 +67,7 @@ async def open_run(
         begun = await asyncio.to_thread(store.run, arguments.run_id)
         if begun is not None and begun.tenant == arguments.tenant:  # its session is what a budget per session is of
             arguments = replace(arguments, session=begun.session)
-    _books(store, arguments, budgets, own, cpu_rate, parent)  # what cannot hold is refused before anything is written
+    _books(store, arguments, budgets, own, rates, parent)  # what cannot hold is refused before anything is written
     begin = Begin(
         arguments.run_id,
         arguments.tenant,
@@ -90,9 +90,9 @@ async def open_run(
             if earlier is not None:
                 before = Budget.from_json(earlier)
                 own = before if own is None else own.like(before)
-            run.books = _books(store, arguments, budgets, own, cpu_rate, parent, journal.fence, owner)
+            run.books = _books(store, arguments, budgets, own, rates, parent, journal.fence, owner)
     else:
-        run.books = _books(store, arguments, budgets, own, cpu_rate, parent, journal.fence, owner)
+        run.books = _books(store, arguments, budgets, own, rates, parent, journal.fence, owner)
 
 
 @contextlib.contextmanager
@@ -139,14 +139,14 @@ def _books(
     arguments: RunArguments,
     budgets: Sequence[Budget],
     own: Budget | None,
-    cpu_rate: Decimal | None,
+    rates: Rates,
     parent: Books | None,
     fence: int | None = None,
     owner: str | None = None,
 ) -> Books:
     scope = Scope(arguments.run_id, arguments.session, arguments.tenant)
     given = (*budgets, own) if own is not None else tuple(budgets)
-    return Books(store, scope, given, cpu_rate=cpu_rate, parent=parent, fence=fence, owner=owner)
+    return Books(store, scope, given, rates=rates, parent=parent, fence=fence, owner=owner)
 
 
 def _as_begun(arguments: RunArguments, begun: RunRow) -> RunArguments:

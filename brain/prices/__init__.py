@@ -8,6 +8,7 @@ or budgets.
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import NamedTuple
 
 from specialists import Cost
 from specialists.costs import EXACT
@@ -28,6 +29,7 @@ __all__ = [
     "PriceBook",
     "PriceEntry",
     "Quote",
+    "Rates",
     "cpu_cost",
     "load_price_list",
     "served",
@@ -41,6 +43,15 @@ DEFAULT_CPU_RATE = Decimal("0.0000112444")
 AWS Fargate, Linux on x86, us-east-1: 0.04048 USD per vCPU hour (https://aws.amazon.com/fargate/pricing/, on demand),
 divided by 3600. A machine of one's own costs less, a busy laptop nothing; hand in a rate to say so.
 """
+
+
+class Rates(NamedTuple):
+    """What this machine costs, in US dollars a second. ``cpu``: ``None`` is :data:`DEFAULT_CPU_RATE`. ``gpu``: ``None``
+    is nothing, or nobody says."""
+
+    cpu: Decimal | None = None
+    gpu: Decimal | None = None
+
 
 LIST_PRICES = PriceBook()
 """The list prices alone."""

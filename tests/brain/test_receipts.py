@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from brain import Attempt, Brain, Cost, OpenAIModel, Outcome, Price, TokenUsage, Usage, WireAttempt, tool
 from brain.outcome_log import OutcomeLog
-from brain.receipts import UsageRow, priced
 from brain.prices import DEFAULT_CPU_RATE
+from brain.receipts import UsageRow, priced
 from brain.testing import FakeEndpoint, Fault, ScriptedModel, SimulatedModel, call
 from specialists import Answer, Policy, specialist
 
@@ -204,3 +205,12 @@ class TestOutcomeLog:
         assert sorted(values) == list(range(1, 21))
         for brain in brains:
             await brain.aclose()
+
+
+def test_where_a_gpu_ran_its_seconds_lie_between_none_and_all() -> None:
+    on_gpu = Attempt("specialist", "answered", 2.0, cpu_seconds=1.0, ran=("ab12/CUDAExecutionProvider/1.32",))
+    both = priced(on_gpu, Decimal("0.1"), Decimal("0.5")).cost
+    assert both == Cost.bounded("0.1", "1.1")
+    for ran in ((), ("ab12/CPUExecutionProvider/1.32",), ("ab12/CPU/1.32",)):
+        assert priced(replace(on_gpu, ran=ran), Decimal("0.1"), Decimal("0.5")).cost == Cost.exact("0.1")
+    assert priced(on_gpu, Decimal("0.1")).cost == Cost.exact("0.1")
