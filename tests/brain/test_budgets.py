@@ -515,6 +515,45 @@ class TestNested:
         await inner.aclose()
         ledger.close()
 
+    async def test_a_nested_run_gives_no_ceiling_to_the_budget_around_it(self) -> None:
+        with FakeEndpoint() as endpoint:
+            inner = Brain(OpenAIModel("nobodys-model", base_url=endpoint.base_url))
+
+            @tool
+            async def think(n: int) -> str:
+                """Think."""
+                return (await inner.run("go", budget=Budget(usd=1, ceiling="0.000001"))).output
+
+            for around, sent in ((Budget(usd=5), 0), (Budget(usd=5, ceiling="0.5"), 1)):
+                ledger = Ledger()
+                model = ScriptedModel([call("think", n=1), "done"])
+                result = await Brain(model, tools=[think], ledger=ledger, budget=around).run("go")
+                assert len(endpoint.requests) == sent
+                assert result.calls[0].accepted is bool(sent)
+                assert (usd(ledger, around.purse) >= Decimal("0.5")) is bool(sent)
+            await inner.aclose()
+
+    async def test_a_run_that_is_taken_up_finds_its_purse_as_it_left_it(self, tmp_path: Path) -> None:
+        path = tmp_path / "bill.db"
+
+        async def go(steps: list[Any], budget: Budget | None) -> None:
+            with FakeEndpoint(steps) as endpoint:
+                model = OpenAIModel("m", base_url=endpoint.base_url, price=PRICE)
+                async with Brain(model, tools=[add], ledger=path) as brain:
+                    try:
+                        await brain.run("go", run_id="a run", budget=budget)
+                    finally:
+                        sent.append(len(endpoint.requests))
+
+        sent: list[int] = []
+        with pytest.raises(BudgetExceeded):
+            await go([call("add", a=1, b=1)], Budget(calls=1))
+        for again in (None, Budget(calls=1)):  # a new object of the same limits is no new purse
+            with pytest.raises(BudgetExceeded):
+                await go(["never"], again)
+        await go(["two"], Budget(calls=3))
+        assert sent == [1, 0, 0, 1]
+
     async def test_a_nested_run_cannot_leave_for_another_ledger(self) -> None:
         model = simulated()
         inner = Brain(model, ledger=Ledger())
