@@ -194,10 +194,12 @@ def test_32_never_more_than_ten_also_when_processes_are_killed(place: str, tmp_p
                 _, said = process.communicate(timeout=GUARD)
                 assert process.returncode in (0, -9), said.decode()
             assert len(endpoint.requests) <= 10
-        assert len(endpoint.requests) > 0
         ledger = Ledger(path)
         (spent,) = ledger.spent()
-        assert len(endpoint.requests) <= spent.calls == len(ledger.rows(kind="model")) <= 10
+        rows = ledger.rows(kind="model")
+        # What a killed process had set aside stays set aside, sent or not; the others took the rest.
+        assert spent.calls == len(rows) == 10
+        assert len([row for row in rows if not row.in_flight]) <= len(endpoint.requests) <= 10
         ledger.close()
 
 
