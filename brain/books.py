@@ -16,18 +16,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from specialists import Attempt, Cost, Policy
 
 from .budgets import Budget, Scope, allowances, merged
+from .describing import OWN_WORK, Whose, attempt_settled, brain_settled, model_settled
 from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, ModelTimeout, RunBusy, UnpricedModel
 from .events import ChatModel, Sending, WireAttempt
 from .prices import Rates, cpu_cost
 from .storage.changes import Allowance, Change, Commit, Finish, Intend, Note, Release, Reserve, Settle, Store
 from .storage.failpoints import failpoint
-from .storage.rows import NOTHING, LedgerRow, RowKind, moment
+from .storage.rows import NOTHING, LedgerRow, RowKind
 
 __all__ = ["MACHINE", "Books", "Page", "current_books", "kept", "refused"]
 
@@ -56,6 +56,24 @@ class _Open:
 class Books:
     """Those of the run ``scope.run``. ``fence``: its place in the journal, if it has one."""
 
+    __slots__ = (
+        "_brain_id",
+        "_brain_reserved",
+        "_handed",
+        "_inflight",
+        "_notes",
+        "_pending",
+        "_rates",
+        "announces",
+        "budgets",
+        "fence",
+        "limited",
+        "parent",
+        "scope",
+        "store",
+        "whose",
+    )
+
     def __init__(
         self,
         store: Store,
@@ -72,7 +90,7 @@ class Books:
         self.budgets = tuple(budgets)
         self.parent = parent
         self.fence = fence
-        self._owner = owner
+        self.whose = Whose(scope.run, None if parent is None else parent.scope.run, scope.session, scope.tenant, owner)
         self._rates = rates
         self._pending: list[Change] = []
         self._notes: list[Note] = []
@@ -80,7 +98,7 @@ class Books:
         self._handed: list[Future[list[Any]]] = []
         self._brain_id: str | None = None
         self._brain_reserved = 0.0
-        self.limited = any(True for books in self._line() for _ in books.budgets)
+        self.limited: bool = bool(self.budgets) or (parent is not None and parent.limited)
         """Whether any budget holds for this run."""
         self.announces = self.limited or store.shared
         """Whether anything has to be written before an attempt is made."""
@@ -117,29 +135,15 @@ class Books:
                 return None
         return most
 
-    def note(self, make: Callable[[], Change], cost: Cost) -> None:
-        """Have the settled attempt written down that ``make`` describes, with the next changes.
+    def note(self, make: Callable[[Any], Change], ended: tuple[Any, ...], cost: Cost) -> None:
+        """Have the settled attempt written down, with the next changes, that ``make`` describes of ``ended``.
 
         Where nobody else sees the ledger and no budget holds, it is described when somebody looks.
         """
         if self.announces:
-            self._pending.append(make())
+            self._pending.append(make(ended))
         else:
-            self._notes.append(Note(make, cost))
-
-    def row(self, kind: RowKind, name: str, **fields: Any) -> LedgerRow:
-        """A row of this run."""
-        fields.setdefault("id", os.urandom(16).hex())
-        return LedgerRow(
-            kind=kind,
-            name=name,
-            run=self.scope.run,
-            parent_run=None if self.parent is None else self.parent.scope.run,
-            session=self.scope.session,
-            tenant=self.scope.tenant,
-            owner=self._owner,
-            **fields,
-        )
+            self._notes.append(Note(make, ended, cost))
 
     def pend(self, *changes: Change) -> None:
         """Have ``changes`` written with the next ones."""
@@ -216,7 +220,7 @@ class Books:
         usd = cpu_cost(more, self._rates.cpu).low
         held = cpu_cost(self._brain_reserved + more, self._rates.cpu).low
         id = self._brain_id or os.urandom(16).hex()
-        row = self.row("brain", "planning and dispatch", id=id, cost=Cost.bounded(0, held))
+        row = self.whose.row("brain", OWN_WORK, id=id, cost=Cost.bounded(0, held))
         try:
             await self.push(Reserve(row, self.allowances(), usd, 0, 0))
         except asyncio.CancelledError:
@@ -230,13 +234,8 @@ class Books:
         if cpu_seconds <= 0 and self._brain_id is None:
             return
         cost = cpu_cost(cpu_seconds, self._rates.cpu)
-        fields: dict[str, Any] = {"cost": cost, "cpu_seconds": cpu_seconds, "outcome": "answered"}
-        if self._brain_id is not None:
-            fields["id"] = self._brain_id
-        self.note(partial(self._settle, "brain", "planning and dispatch", fields), cost)
-
-    def _settle(self, kind: RowKind, name: str, fields: dict[str, Any]) -> Settle:
-        return Settle(self.row(kind, name, **fields), allowances=self.allowances() if "id" in fields else (), calls=0)
+        extra = () if self._brain_id is None else self.allowances()
+        self.note(brain_settled, (self.whose, cpu_seconds, cost, self._brain_id, extra), cost)
 
     def _line(self) -> list[Books]:
         """This run and those around it."""
@@ -250,6 +249,21 @@ class Books:
 
 class Page:
     """What one turn or one call of a run brings into the books. ``intent``: its step in the journal."""
+
+    __slots__ = (
+        "_announced",
+        "_intent",
+        "_local",
+        "_open",
+        "_policy",
+        "_step",
+        "_unannounced",
+        "books",
+        "call",
+        "refusal",
+        "rung",
+        "tool",
+    )
 
     def __init__(
         self, books: Books, *, call: str | None = None, tool: str | None = None, intent: Intend | None = None
@@ -343,7 +357,7 @@ class Page:
                     " a price (OpenAIModel(price=...)), or the budget a ceiling for one request (Budget(ceiling=...))"
                 )
                 raise self.refusal
-        row = books.row(
+        row = books.whose.row(
             "model",
             sending.model,
             id=sending.id,
@@ -388,29 +402,8 @@ class Page:
         at = time.time() - wire.seconds if before is None else before.row.at
         extra = self.books.allowances() if before is None else ()
         instead_of = None if stand_in is None else stand_in.row.id
-        self.books.note(partial(self._model_settled, wire, self.rung, at, instead_of, extra), wire.cost)
-
-    def _model_settled(
-        self, wire: WireAttempt, rung: str, at: float | str, instead_of: str | None, extra: tuple[Allowance, ...]
-    ) -> Settle:
-        row = self.books.row(
-            "model",
-            wire.model,
-            id=wire.id,
-            call=self.call,
-            tool=self.tool,
-            rung=rung,
-            answered=wire.answered_model,
-            endpoint=wire.endpoint,
-            at=at if isinstance(at, str) else moment(at),
-            outcome=wire.outcome,
-            cost=wire.cost,
-            price=wire.price,
-            usage=wire.usage.to_json(),
-            seconds=wire.seconds,
-            details=wire.to_json(),
-        )
-        return Settle(row, instead_of=instead_of, allowances=extra)
+        ended = (self.books.whose, wire, self.call, self.tool, self.rung, at, instead_of, extra)
+        self.books.note(model_settled, ended, wire.cost)
 
     def _asked(self) -> None:
         """A model that does not announce has been asked. Where it told of no attempt, nobody knows what it sent: what
@@ -438,7 +431,7 @@ class Page:
                 most.append(cpu_cost(limit + GRACE, books._rates.gpu))
             usd = Cost.total(most).low
         cost = Cost.unpriced() if usd is None else Cost.bounded(0, usd)
-        row = books.row(kind, name, call=self.call, tool=self.tool, rung=rung, cost=cost)
+        row = books.whose.row(kind, name, call=self.call, tool=self.tool, rung=rung, cost=cost)
         granted = await self._reserve(
             Reserve(row, allowed, usd or Decimal(0), _micros(UNLIMITED if limit is None else limit))
         )
@@ -452,35 +445,9 @@ class Page:
         before, self._local = self._local, None
         cost = attempt.cost if kind != "rung" and attempt.cost is not None else NOTHING
         at = time.time() - attempt.seconds if before is None else before.row.at
-        id = os.urandom(16).hex() if before is None else before.row.id
-        self.books.note(partial(self._attempt_settled, kind, attempt, audit, cost, at, id), cost)
-
-    def _attempt_settled(
-        self, kind: RowKind, attempt: Attempt, audit: bool, cost: Cost, at: float | str, id: str
-    ) -> Settle:
-        policy = self._policy
-        row = self.books.row(
-            kind,
-            attempt.source or attempt.rung,
-            id=id,
-            call=self.call,
-            tool=self.tool,
-            rung=attempt.rung,
-            at=at if isinstance(at, str) else moment(at),
-            outcome=attempt.outcome,
-            cost=cost,
-            seconds=attempt.seconds,
-            cpu_seconds=attempt.cpu_seconds,
-            cpu_seconds_low=attempt.cpu_seconds_low,
-            confidence=attempt.confidence,
-            verdict=None if attempt.verdict is None else attempt.verdict.status,
-            steps=attempt.steps,
-            policy=None if policy is None else policy.to_json(),
-            certificate=None if policy is None or policy.certificate is None else policy.certificate.status,
-            audit=audit,
-            details=attempt.to_json(),
-        )
-        return Settle(row)
+        id = None if before is None else before.row.id
+        tried = (self.books.whose, kind, attempt, self.call, self.tool, self._policy, audit, cost, at, id)
+        self.books.note(attempt_settled, tried, cost)
 
 
 def refused(rung: str, source: str, error: BudgetExceeded | UnpricedModel) -> Attempt:

@@ -96,6 +96,7 @@ HOUSE = {
         "replaying",
         "journal",
         "books",
+        "describing",
         "ledger",
         "budgets",
         "outcome_log",

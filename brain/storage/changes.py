@@ -171,10 +171,17 @@ Change: TypeAlias = Reserve | Settle | Release | Begin | Intend | Commit | Finis
 
 
 class Note(NamedTuple):
-    """An attempt that has ended, to be described (a :class:`Settle`) when somebody looks. ``cost``: its price."""
+    """An attempt that has ended, to be described (a :class:`Settle`) when somebody looks.
 
-    make: Callable[[], Change]
+    ``make`` describes it from ``ended``; ``cost``: its price."""
+
+    make: Callable[[Any], Change]
+    ended: tuple[Any, ...]
     cost: Cost
+
+    def change(self) -> Change:
+        """The description."""
+        return self.make(self.ended)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,7 +125,7 @@ class SqliteStore:
 
     def _describe(self, connection: sqlite3.Connection) -> None:
         for note in self._notes.take():
-            change = note.make()
+            change = note.change()
             _APPLY[type(change)](self, connection, change)
         self._prune(connection)
 

@@ -208,7 +208,7 @@ class DictStore:
 
     def note(self, notes: Sequence[Any]) -> None:
         for each in notes:
-            self.apply([each.make()])
+            self.apply([each.change()])
 
     def claim(self) -> str:
         return self.token
