@@ -390,7 +390,7 @@ class TestSeconds:
 
 def reserve(budget: Budget, seconds: float) -> Reserve:
     books = Books(Ledger().store, Scope("r"))
-    row = books.row("function", "f")
+    row = books.whose.row("function", "f")
     return Reserve(row, allowances([budget], Scope("r")), Decimal(0), int(seconds * 1_000_000))
 
 
