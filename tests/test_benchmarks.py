@@ -100,3 +100,13 @@ def test_the_truth_of_a_world_is_what_is_counted_in_it() -> None:
         by_floor = end.accepted & ~end.proven
         if by_floor.sum() > 1_000:
             assert end.wrong[by_floor].mean() == pytest.approx(truth.risk_by_floor, abs=0.04), world.name
+
+
+def test_the_ledger_is_measured_beside_a_bare_transaction() -> None:
+    done = run("ledger", "--quick", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["measure"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["durable commit of a step"]["target"] == 2.0
+    assert rows["durable commit of a step"]["value"] > 0
+    assert rows["CPU that the ledger in memory adds"]["value"] > 0
+    assert all(row["against"] for row in rows.values())
