@@ -97,7 +97,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("url", BAD)
-def test_row_38_bad_urls_are_refused_at_construction(url: str) -> None:
+def test_38_bad_urls_are_refused_at_construction(url: str) -> None:
     with pytest.raises(EndpointRefused) as caught:
         parse_endpoint(url)
     message = str(caught.value)

@@ -54,7 +54,7 @@ def parity() -> Specialist[..., Any]:
     return parity.with_certificate(calibrate(parity, rows, alpha=0.05, delta=0.05).certificate)
 
 
-async def test_row_26_what_is_unsure_or_out_of_distribution_is_abstained_from(parity: Specialist[..., Any]) -> None:
+async def test_26_what_is_unsure_or_out_of_distribution_is_abstained_from(parity: Specialist[..., Any]) -> None:
     floor = parity.certificate.groups[0].policy["specialist"].floors().passed  # type: ignore[union-attr]
     assert floor is not None
     assert floor > 0.5
@@ -78,7 +78,7 @@ async def test_row_26_what_is_unsure_or_out_of_distribution_is_abstained_from(pa
 
 
 @pytest.mark.parametrize("accept", ["certified", "confident"])
-async def test_row_26_in_a_brain_it_escalates(parity: Specialist[..., Any], accept: Any) -> None:
+async def test_26_in_a_brain_it_escalates(parity: Specialist[..., Any], accept: Any) -> None:
     sure, unsure = (
         next(x for x in IN_SCOPE if model(x)[1] > 0.95),
         next(x for x in OUTSIDE if model(x)[1] > 0.3),
@@ -95,7 +95,7 @@ async def test_row_26_in_a_brain_it_escalates(parity: Specialist[..., Any], acce
         assert len(big.requests) == (answered_by == "big_model")
 
 
-async def test_row_26_in_a_brain_without_a_big_model_it_abstains_and_says_so(parity: Specialist[..., Any]) -> None:
+async def test_26_in_a_brain_without_a_big_model_it_abstains_and_says_so(parity: Specialist[..., Any]) -> None:
     x = next(x for x in OUTSIDE if model(x)[1] > 0.3)
     planner = ScriptedModel([call("parity", x=x), "I cannot tell."])
     result = await Brain(planner, specialists=[parity], fallback=False, accept="certified").run("go")
@@ -105,7 +105,7 @@ async def test_row_26_in_a_brain_without_a_big_model_it_abstains_and_says_so(par
 
 
 @pytest.mark.parametrize("why", ["missing", "void", "revoked", "another group", "no confidence", "a failed check"])
-async def test_row_26_no_way_leads_round_the_certificate(parity: Specialist[..., Any], why: str) -> None:
+async def test_26_no_way_leads_round_the_certificate(parity: Specialist[..., Any], why: str) -> None:
     x = next(x for x in IN_SCOPE if model(x)[1] > 0.95)
     group = None
     s = parity
@@ -138,7 +138,7 @@ async def test_row_26_no_way_leads_round_the_certificate(parity: Specialist[...,
     assert outcome.reason
 
 
-async def test_row_26_a_model_that_gives_up_or_breaks_is_no_answer(parity: Specialist[..., Any]) -> None:
+async def test_26_a_model_that_gives_up_or_breaks_is_no_answer(parity: Specialist[..., Any]) -> None:
     for end in (CannotAnswer("unknown"), ValueError("broken"), Answer("even", float("nan")), Answer("even", 2.0)):
 
         @specialist(name="parity", verify=is_number, complete=True)
@@ -154,7 +154,7 @@ async def test_row_26_a_model_that_gives_up_or_breaks_is_no_answer(parity: Speci
         assert (outcome.value, outcome.accepted_by) == (None, None)
 
 
-def test_row_26_one_swapped_byte_of_the_model_and_nothing_is_certified(tmp_path: Path) -> None:
+def test_26_one_swapped_byte_of_the_model_and_nothing_is_certified(tmp_path: Path) -> None:
     folder = of_task(tmp_path / "mood")
     rows = [
         {"input": {"text": f"{text} {number}"}, "expected": label}

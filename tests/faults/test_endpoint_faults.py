@@ -82,7 +82,7 @@ def closed_port() -> int:
 # 13: connection refused, DNS failure, TLS error
 
 
-async def test_row_13_refused_connections_are_retried_within_the_budget_and_then_broken_off(
+async def test_13_refused_connections_are_retried_within_the_budget_and_then_broken_off(
     pauses: list[float],
 ) -> None:
     model = OpenAIModel("m", base_url=f"http://127.0.0.1:{closed_port()}/v1", retries=2)
@@ -98,7 +98,7 @@ async def test_row_13_refused_connections_are_retried_within_the_budget_and_then
     assert len(pauses) == len(attempts) - 5
 
 
-async def test_row_13_the_breaker_lets_one_through_when_it_has_rested(
+async def test_13_the_breaker_lets_one_through_when_it_has_rested(
     pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     down = [True]
@@ -116,7 +116,7 @@ async def test_row_13_the_breaker_lets_one_through_when_it_has_rested(
         await model.aclose()
 
 
-async def test_row_13_a_name_that_is_not_known(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_13_a_name_that_is_not_known(pauses: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     async def unknown(host: str, port: int) -> list[str]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -128,7 +128,7 @@ async def test_row_13_a_name_that_is_not_known(pauses: list[float], monkeypatch:
     assert asked.outcomes == ["unreachable"] * 3
 
 
-async def test_row_13_a_certificate_nobody_signed(pauses: list[float]) -> None:
+async def test_13_a_certificate_nobody_signed(pauses: list[float]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(Path(__file__).with_name("self_signed.pem"))
     reached: list[bytes] = []
@@ -149,7 +149,7 @@ async def test_row_13_a_certificate_nobody_signed(pauses: list[float]) -> None:
     assert not any(reached)  # the key never left
 
 
-async def test_row_13_all_tries_end_within_the_deadline() -> None:
+async def test_13_all_tries_end_within_the_deadline() -> None:
     with FakeEndpoint(Fault.server_error(503)) as endpoint:
         async with model_at(endpoint, retries=50) as model:
             asked = await guarded(ask(model, deadline=time.monotonic() + 0.2))
@@ -160,7 +160,7 @@ async def test_row_13_all_tries_end_within_the_deadline() -> None:
 # 14: 429 with Retry-After
 
 
-async def test_row_14_a_retry_after_of_a_second_is_kept(pauses: list[float]) -> None:
+async def test_14_a_retry_after_of_a_second_is_kept(pauses: list[float]) -> None:
     with FakeEndpoint([Fault.rate_limited(1), "after a rest"]) as endpoint:
         async with model_at(endpoint) as model:
             asked = await ask(model)
@@ -169,7 +169,7 @@ async def test_row_14_a_retry_after_of_a_second_is_kept(pauses: list[float]) -> 
     assert 1.0 <= pauses[0] < 2.0
 
 
-async def test_row_14_a_retry_after_of_an_hour_is_given_up_at_once(pauses: list[float]) -> None:
+async def test_14_a_retry_after_of_an_hour_is_given_up_at_once(pauses: list[float]) -> None:
     for header in (3600, formatdate(time.time() + 3600, usegmt=True)):
         with FakeEndpoint(Fault.rate_limited(header)) as endpoint:
             async with model_at(endpoint) as model:
@@ -180,7 +180,7 @@ async def test_row_14_a_retry_after_of_an_hour_is_given_up_at_once(pauses: list[
     assert pauses == []
 
 
-async def test_row_14_a_retry_after_that_is_garbage_is_ignored(pauses: list[float]) -> None:
+async def test_14_a_retry_after_that_is_garbage_is_ignored(pauses: list[float]) -> None:
     for header in ("soon", "-5", "NaN", "1; DROP TABLE", "9" * 400, ""):
         with FakeEndpoint([Fault.rate_limited(header), "yes"]) as endpoint:
             async with model_at(endpoint) as model:
@@ -192,7 +192,7 @@ async def test_row_14_a_retry_after_that_is_garbage_is_ignored(pauses: list[floa
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
-async def test_row_15_a_storm_is_not_answered_with_a_storm(
+async def test_15_a_storm_is_not_answered_with_a_storm(
     status: int, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = 100
@@ -209,7 +209,7 @@ async def test_row_15_a_storm_is_not_answered_with_a_storm(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_row_16_silence_ends_in_a_timeout(stream: bool, pauses: list[float]) -> None:
+async def test_16_silence_ends_in_a_timeout(stream: bool, pauses: list[float]) -> None:
     with FakeEndpoint(Fault.hang()) as endpoint:
         async with model_at(endpoint, timeout=0.3, retries=1) as model:
             asked = await guarded(ask(model, stream=stream))
@@ -223,7 +223,7 @@ async def test_row_16_silence_ends_in_a_timeout(stream: bool, pauses: list[float
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_row_16_a_trickle_is_cut_by_the_total_timeout(stream: bool) -> None:
+async def test_16_a_trickle_is_cut_by_the_total_timeout(stream: bool) -> None:
     with FakeEndpoint(Fault.trickle(20)) as endpoint:
         async with model_at(endpoint, timeout=1.5) as model:
             asked = await guarded(ask(model, stream=stream))
@@ -233,7 +233,7 @@ async def test_row_16_a_trickle_is_cut_by_the_total_timeout(stream: bool) -> Non
 
 
 @pytest.mark.parametrize("kind", ["stall", "cut_stream"])
-async def test_row_16_half_a_tool_call_is_never_returned(
+async def test_16_half_a_tool_call_is_never_returned(
     kind: str, pauses: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("brain.wire.exchange.IDLE_SECONDS", 0.3)
@@ -248,7 +248,7 @@ async def test_row_16_half_a_tool_call_is_never_returned(
         assert asked.outcomes == ["timeout" if kind == "stall" else "stream_cut"]
 
 
-async def test_row_16_the_idle_timeout_is_shorter_than_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_16_the_idle_timeout_is_shorter_than_the_total(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brain.wire.exchange.IDLE_SECONDS", 1.0)
     with FakeEndpoint(Fault.stall(2, reply("one two three"))) as endpoint:
         async with model_at(endpoint, timeout=600) as model:
@@ -266,7 +266,7 @@ MALFORMED: list[Any] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", MALFORMED)
-async def test_row_17_malformed_bodies(kind: Any, stream: bool) -> None:
+async def test_17_malformed_bodies(kind: Any, stream: bool) -> None:
     with FakeEndpoint(Fault.malformed(kind)) as endpoint:
         async with model_at(endpoint) as model:
             asked = await guarded(ask(model, stream=stream))
@@ -277,7 +277,7 @@ async def test_row_17_malformed_bodies(kind: Any, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_row_17_fifty_megabytes_are_not_read(stream: bool) -> None:
+async def test_17_fifty_megabytes_are_not_read(stream: bool) -> None:
     with FakeEndpoint(Fault.enormous(50)) as endpoint:
         async with model_at(endpoint) as model:
             await ask(model)  # what is made once is made before the counting
@@ -314,7 +314,7 @@ RAW: dict[str, bytes] = {
 
 @pytest.mark.parametrize("name", RAW)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_row_17_raw_bodies_within_memory(name: str, stream: bool) -> None:
+async def test_17_raw_bodies_within_memory(name: str, stream: bool) -> None:
     body = b"data: " + RAW[name] + b"\n\n" if stream else RAW[name]
     kind = b"text/event-stream" if stream else b"application/json"
 
@@ -338,7 +338,7 @@ async def test_row_17_raw_bodies_within_memory(name: str, stream: bool) -> None:
     assert peak < 64 * 2**20  # of which the body, sent from this very process, has its share
 
 
-async def test_row_17_a_compressed_answer_is_not_unpacked() -> None:
+async def test_17_a_compressed_answer_is_not_unpacked() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"accept-encoding: identity" in head.lower()
@@ -353,7 +353,7 @@ async def test_row_17_a_compressed_answer_is_not_unpacked() -> None:
     assert type(asked.error) is BrainProtocolError
 
 
-async def test_row_17_no_http_at_all() -> None:
+async def test_17_no_http_at_all() -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
@@ -372,7 +372,7 @@ async def test_row_17_no_http_at_all() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", ["missing", "zero", "negative", "absurd"])
-async def test_row_20_usage_that_cannot_be_is_estimated_and_flagged(kind: Any, stream: bool) -> None:
+async def test_20_usage_that_cannot_be_is_estimated_and_flagged(kind: Any, stream: bool) -> None:
     with FakeEndpoint([Fault.usage(kind), "an honest answer"]) as endpoint:
         async with model_at(endpoint, max_output_tokens=500) as model:
             wrong, honest = await ask(model, stream=stream), await ask(model, stream=stream)
@@ -407,7 +407,7 @@ async def test_row_20_usage_that_cannot_be_is_estimated_and_flagged(kind: Any, s
         [],
     ],
 )
-def test_row_20_what_is_not_believed(usage: Any) -> None:
+def test_20_what_is_not_believed(usage: Any) -> None:
     from brain.wire.parsing import read_usage
 
     assert read_usage(usage, input_limit=1000, output_limit=100) is None
@@ -416,7 +416,7 @@ def test_row_20_what_is_not_believed(usage: Any) -> None:
 # 37: the key, here the endpoint's part
 
 
-async def test_row_37_the_key_is_in_nothing_that_is_written(
+async def test_37_the_key_is_in_nothing_that_is_written(
     caplog: pytest.LogCaptureFixture, pauses: list[float], transport: str
 ) -> None:
     faults: list[Any] = [
@@ -452,7 +452,7 @@ async def test_row_37_the_key_is_in_nothing_that_is_written(
         assert not any(form in text for form in forms), text[:500]
 
 
-def test_row_37_no_prompt_above_debug(caplog: pytest.LogCaptureFixture) -> None:
+def test_37_no_prompt_above_debug(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), FakeEndpoint([Fault.rejected(400), "fine"]) as endpoint:
         for _ in range(2):
             asyncio.run(ask(model_at(endpoint), "a private question"))
@@ -465,7 +465,7 @@ def test_row_37_no_prompt_above_debug(caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_row_38_a_redirect_is_refused_and_the_target_never_asked(status: int, stream: bool) -> None:
+async def test_38_a_redirect_is_refused_and_the_target_never_asked(status: int, stream: bool) -> None:
     with FakeEndpoint() as target, FakeEndpoint(Fault.redirect(f"{target.base_url}/chat/completions", status)) as first:
         async with model_at(first, api_key=CANARY) as model:
             asked = await guarded(ask(model, stream=stream))
@@ -475,7 +475,7 @@ async def test_row_38_a_redirect_is_refused_and_the_target_never_asked(status: i
         assert target.requests == []
 
 
-async def test_row_38_a_name_that_leads_to_this_machine_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_38_a_name_that_leads_to_this_machine_is_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeEndpoint() as inside:
         port = int(inside.base_url.split(":")[2].split("/")[0])
         for address in ("127.0.0.1", "::ffff:127.0.0.1", "169.254.169.254", "0.0.0.0"):
@@ -492,7 +492,7 @@ async def test_row_38_a_name_that_leads_to_this_machine_is_not_connected_to(monk
         assert inside.requests == []
 
 
-async def test_row_38_dns_rebinding(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
+async def test_38_dns_rebinding(monkeypatch: pytest.MonkeyPatch, pauses: list[float]) -> None:
     answers = [["93.184.215.14"], ["10.0.0.7"]]
     dialled: list[str] = []
 
@@ -512,7 +512,7 @@ async def test_row_38_dns_rebinding(monkeypatch: pytest.MonkeyPatch, pauses: lis
     assert dialled == ["93.184.215.14"]  # the checked address itself, and never the private one
 
 
-async def test_row_38_a_key_cannot_smuggle_a_header() -> None:
+async def test_38_a_key_cannot_smuggle_a_header() -> None:
     for key in ("sk-a\r\nX-Evil: 1", "sk-a\nb", "sk-\x00"):
         with pytest.raises(EndpointRefused):
             OpenAIModel("m", api_key=key)
@@ -520,7 +520,7 @@ async def test_row_38_a_key_cannot_smuggle_a_header() -> None:
         OpenAIModel("m\r\nX-Evil: 1", api_key="sk-something")
 
 
-async def test_row_38_an_endpoints_error_text_is_kept_to_one_printable_line() -> None:
+async def test_38_an_endpoints_error_text_is_kept_to_one_printable_line() -> None:
     message = "bad\r\n\x1b[31mred\x07 " + "x" * 5000
     with FakeEndpoint([Fault.rejected(400, message=message), Fault.rejected(401, message=message)]) as endpoint:
         async with model_at(endpoint) as model:

@@ -126,7 +126,7 @@ EFFECTS = ("pure", "idempotent", "once")
 
 @pytest.mark.parametrize("effect", EFFECTS)
 @pytest.mark.parametrize("step", [1, 2])
-async def test_row_1_killed_before_the_intent_is_written(
+async def test_1_killed_before_the_intent_is_written(
     tmp_path: Path, endpoint: FakeEndpoint, effect: str, step: int
 ) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, effect, f"journal.before_intent@{step}")
@@ -142,7 +142,7 @@ async def test_row_1_killed_before_the_intent_is_written(
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-async def test_row_2_killed_after_the_intent_and_before_the_effect(
+async def test_2_killed_after_the_intent_and_before_the_effect(
     tmp_path: Path, endpoint: FakeEndpoint, effect: str
 ) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, effect, "journal.after_intent@2")
@@ -161,7 +161,7 @@ async def test_row_2_killed_after_the_intent_and_before_the_effect(
     assert_bill_is_the_meter(tmp_path, endpoint)
 
 
-async def test_row_2_a_turn_is_asked_again_under_the_same_key(tmp_path: Path, endpoint: FakeEndpoint) -> None:
+async def test_2_a_turn_is_asked_again_under_the_same_key(tmp_path: Path, endpoint: FakeEndpoint) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, "once", "journal.after_effect@1")
     result = await resume(tmp_path, endpoint, "once")
     first, again, second = keys(endpoint)
@@ -171,7 +171,7 @@ async def test_row_2_a_turn_is_asked_again_under_the_same_key(tmp_path: Path, en
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-async def test_row_3_killed_after_the_effect_and_before_the_commit(
+async def test_3_killed_after_the_effect_and_before_the_commit(
     tmp_path: Path, endpoint: FakeEndpoint, effect: str
 ) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, effect, "journal.after_effect@2")
@@ -192,7 +192,7 @@ async def test_row_3_killed_after_the_effect_and_before_the_commit(
     assert_bill_is_the_meter(tmp_path, endpoint)
 
 
-async def test_row_3_what_was_said_of_one_crash_is_not_said_of_the_next(tmp_path: Path, endpoint: FakeEndpoint) -> None:
+async def test_3_what_was_said_of_one_crash_is_not_said_of_the_next(tmp_path: Path, endpoint: FakeEndpoint) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, "once", "journal.after_effect@2")
     with pytest.raises(RunUncertain) as caught:
         await resume(tmp_path, endpoint, "once")
@@ -209,7 +209,7 @@ async def test_row_3_what_was_said_of_one_crash_is_not_said_of_the_next(tmp_path
 
 @pytest.mark.parametrize("effect", EFFECTS)
 @pytest.mark.parametrize("step", [1, 2, 3])
-async def test_row_4_killed_after_the_commit(tmp_path: Path, endpoint: FakeEndpoint, effect: str, step: int) -> None:
+async def test_4_killed_after_the_commit(tmp_path: Path, endpoint: FakeEndpoint, effect: str, step: int) -> None:
     await asyncio.to_thread(child, tmp_path, endpoint, effect, f"journal.after_commit@{step}")
     asked, acted = len(endpoint.requests), len(effects(tmp_path))
     assert (asked, acted) == [(1, 0), (1, 1), (2, 1)][step - 1]
@@ -295,7 +295,7 @@ JSON_FIELDS = [
 
 
 @pytest.mark.parametrize(("table", "column", "where", "status"), JSON_FIELDS)
-async def test_row_7_json_that_was_edited_is_refused_or_harmless(
+async def test_7_json_that_was_edited_is_refused_or_harmless(
     tmp_path: Path, table: str, column: str, where: str, status: str
 ) -> None:
     path = await asyncio.to_thread(half_done, tmp_path, status)
@@ -361,7 +361,7 @@ RAW = [
         ("steps", "times"),
     ],
 )
-async def test_row_7_what_is_no_such_field_is_refused(tmp_path: Path, table: str, column: str) -> None:
+async def test_7_what_is_no_such_field_is_refused(tmp_path: Path, table: str, column: str) -> None:
     path = await asyncio.to_thread(half_done, tmp_path)
     which = "WHERE step = 'turn 0, call 1'" if table == "steps" else ""
     before = sqlite3.connect(path).execute(f"SELECT {column} FROM {table} {which}").fetchone()[0]
@@ -383,7 +383,7 @@ async def test_row_7_what_is_no_such_field_is_refused(tmp_path: Path, table: str
 
 
 @pytest.mark.parametrize("gone", ["turn 0", "turn 0, call 0"])
-async def test_row_7_a_step_that_was_taken_out_is_missed(tmp_path: Path, gone: str) -> None:
+async def test_7_a_step_that_was_taken_out_is_missed(tmp_path: Path, gone: str) -> None:
     path = await asyncio.to_thread(half_done, tmp_path, "done")
     edit(path, "UPDATE runs SET status = 'failed', result = NULL")
     edit(path, "DELETE FROM steps WHERE step = ?", gone)
@@ -406,7 +406,7 @@ async def test_row_7_a_step_that_was_taken_out_is_missed(tmp_path: Path, gone: s
         "x" * 10_000_000,
     ],
 )
-async def test_row_8_hostile_text_is_data(tmp_path: Path, text: str) -> None:
+async def test_8_hostile_text_is_data(tmp_path: Path, text: str) -> None:
     brain = doubling(tmp_path, [PAIR, OSError("cut off"), text])
     with pytest.raises(OSError, match="cut off"):
         await brain.run(text, run_id=text, tenant=text, session=text, group=text)
@@ -426,7 +426,7 @@ async def test_row_8_hostile_text_is_data(tmp_path: Path, text: str) -> None:
     await brain.aclose()
 
 
-async def test_row_8_another_tenants_run_is_refused_and_the_file_untouched(tmp_path: Path) -> None:
+async def test_8_another_tenants_run_is_refused_and_the_file_untouched(tmp_path: Path) -> None:
     path = await asyncio.to_thread(half_done, tmp_path)
     before = path.read_bytes()
     for tenant in ("b", "", "R"):
@@ -450,7 +450,7 @@ for line in sys.stdin:
 """
 
 
-def test_row_9_of_eight_processes_one_has_the_run(tmp_path: Path, endpoint: FakeEndpoint) -> None:
+def test_9_of_eight_processes_one_has_the_run(tmp_path: Path, endpoint: FakeEndpoint) -> None:
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACER, str(tmp_path), endpoint.base_url, "once"],
@@ -479,7 +479,7 @@ def test_row_9_of_eight_processes_one_has_the_run(tmp_path: Path, endpoint: Fake
     assert_bill_is_the_meter(tmp_path, endpoint)
 
 
-async def test_row_9_the_loser_writes_nothing_more_but_its_bill(tmp_path: Path, endpoint: FakeEndpoint) -> None:
+async def test_9_the_loser_writes_nothing_more_but_its_bill(tmp_path: Path, endpoint: FakeEndpoint) -> None:
     brain = brain_of(str(tmp_path), endpoint.base_url, "pure")
     thief = SqliteStore(tmp_path / "bill.db")
 
@@ -499,7 +499,7 @@ async def test_row_9_the_loser_writes_nothing_more_but_its_bill(tmp_path: Path, 
     assert_bill_is_the_meter(tmp_path, endpoint)
 
 
-async def test_row_9_one_process_has_a_run_once_whichever_brain_is_asked(tmp_path: Path) -> None:
+async def test_9_one_process_has_a_run_once_whichever_brain_is_asked(tmp_path: Path) -> None:
     entered, go = asyncio.Event(), asyncio.Event()
 
     @tool(effect="idempotent")
@@ -524,7 +524,7 @@ async def test_row_9_one_process_has_a_run_once_whichever_brain_is_asked(tmp_pat
 
 
 @pytest.mark.parametrize("days", [1, -1])
-async def test_row_10_a_clock_that_jumps_changes_neither_deadline_nor_lease(
+async def test_10_a_clock_that_jumps_changes_neither_deadline_nor_lease(
     tmp_path: Path, endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
     real = time.time
@@ -579,7 +579,7 @@ def added() -> int:
     ],
     ids=["parameters", "description", "returns", "effect", "gone"],
 )
-async def test_row_11_a_changed_tool_refuses_to_resume(tmp_path: Path, tools: list[Any]) -> None:
+async def test_11_a_changed_tool_refuses_to_resume(tmp_path: Path, tools: list[Any]) -> None:
     await asyncio.to_thread(half_done, tmp_path)
     before = Ledger(tmp_path / "bill.db").run("r")
     brain = doubling(tmp_path, [], tools=tools)
@@ -597,7 +597,7 @@ async def test_row_11_a_changed_tool_refuses_to_resume(tmp_path: Path, tools: li
     assert MADE == []
 
 
-async def test_row_11_a_tool_that_was_missing_and_is_there_now_is_a_change_too(tmp_path: Path) -> None:
+async def test_11_a_tool_that_was_missing_and_is_there_now_is_a_change_too(tmp_path: Path) -> None:
     brain = doubling(tmp_path, [call("added"), OSError("cut off")])
     with pytest.raises(OSError, match="cut off"):
         await brain.run("go", run_id="r")
@@ -611,7 +611,7 @@ async def test_row_11_a_tool_that_was_missing_and_is_there_now_is_a_change_too(t
 GOLDEN = ROOT / "tests" / "data" / "ledger-1.sql"
 
 
-async def test_row_12_a_file_of_the_first_version_is_taken_up(tmp_path: Path) -> None:
+async def test_12_a_file_of_the_first_version_is_taken_up(tmp_path: Path) -> None:
     path = tmp_path / "bill.db"
     connection = sqlite3.connect(path)
     connection.executescript(GOLDEN.read_text("utf-8"))

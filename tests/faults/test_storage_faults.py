@@ -81,7 +81,7 @@ def nobody() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("place", ["memory", "file"])
-def test_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path, place: str) -> None:
+def test_6_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path, place: str) -> None:
     pages = 40
 
     def few_pages(connection: sqlite3.Connection) -> None:
@@ -107,7 +107,7 @@ def test_a_full_disk_is_told_and_leaves_no_half(tmp_path: Path, place: str) -> N
     file.close()
 
 
-def test_a_full_disk_tells_all_whose_writes_it_undid(tmp_path: Path) -> None:
+def test_6_a_full_disk_tells_all_whose_writes_it_undid(tmp_path: Path) -> None:
     def few_pages(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA max_page_count = 20")
 
@@ -131,7 +131,7 @@ def test_a_full_disk_tells_all_whose_writes_it_undid(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of this kind on Windows")
-def test_a_file_system_that_takes_no_more_keeps_what_was_acknowledged(tmp_path: Path) -> None:
+def test_6_a_file_system_that_takes_no_more_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     body = """
 import resource
 file = SqliteFile(sys.argv[1], SCHEMA)
@@ -159,7 +159,7 @@ os._exit(0)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no limits of this kind on Windows")
 @pytest.mark.parametrize("room", [0, 100, 4096, 10_000])
-def test_a_file_that_cannot_be_made_is_not_left_behind(tmp_path: Path, room: int) -> None:
+def test_6_a_file_that_cannot_be_made_is_not_left_behind(tmp_path: Path, room: int) -> None:
     body = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -179,7 +179,7 @@ except LedgerError as error:
 
 @pytest.mark.parametrize("kind", ["OSError", "sqlite3.OperationalError", "MemoryError"])
 @pytest.mark.parametrize("place", ["memory", "file"])
-def test_a_disk_that_fails_at_the_commit_keeps_nothing_of_it(tmp_path: Path, place: str, kind: str) -> None:
+def test_6_a_disk_that_fails_at_the_commit_keeps_nothing_of_it(tmp_path: Path, place: str, kind: str) -> None:
     file = SqliteFile(None if place == "memory" else tmp_path / "ledger.db", SCHEMA)
     file.write_sync(add)
     with failpoints({"storage.before_commit": f"raise:{kind}"}), pytest.raises(LedgerError, match="cannot be used"):
@@ -194,7 +194,7 @@ def test_a_disk_that_fails_at_the_commit_keeps_nothing_of_it(tmp_path: Path, pla
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions are others on Windows")
 @pytest.mark.parametrize("what", ["folder", "folder of a new file", "file", "hidden folder", "hidden file"])
-def test_what_may_not_be_written_is_refused_before_any_effect(tmp_path: Path, what: str) -> None:
+def test_6_what_may_not_be_written_is_refused_before_any_effect(tmp_path: Path, what: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     path = folder / "ledger.db"
@@ -254,12 +254,12 @@ def refused(path: Path) -> LedgerError | None:
     return None
 
 
-def test_a_file_without_damage_is_not_refused(tmp_path: Path, sound: bytes) -> None:
+def test_7_a_file_without_damage_is_not_refused(tmp_path: Path, sound: bytes) -> None:
     (tmp_path / "ledger.db").write_bytes(sound)
     assert refused(tmp_path / "ledger.db") is None
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path, sound: bytes) -> None:
+def test_7_a_truncated_file_is_refused(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "ledger.db"
     for size in [1, 15, 16, 99, 100, 511, 512, 1000, 4095, *range(4096, len(sound), 3001)]:
         path.write_bytes(sound[:size])
@@ -269,7 +269,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, sound: bytes) -> None:
         assert [each.name for each in tmp_path.iterdir()] == ["ledger.db"]
 
 
-def test_every_bit_of_the_header_flipped(tmp_path: Path, sound: bytes) -> None:
+def test_7_every_bit_of_the_header_flipped(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "ledger.db"
     told = {}
     for bit in range(800):
@@ -284,7 +284,7 @@ def test_every_bit_of_the_header_flipped(tmp_path: Path, sound: bytes) -> None:
     assert set(range(24)) <= told.keys() | {20}, "from its first bytes on, whatever SQLite reads"
 
 
-def test_random_damage_is_refused_or_harmless(tmp_path: Path, sound: bytes) -> None:
+def test_7_random_damage_is_refused_or_harmless(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "ledger.db"
     chance = random.Random(7)
     told = []
@@ -311,7 +311,7 @@ def test_random_damage_is_refused_or_harmless(tmp_path: Path, sound: bytes) -> N
     assert 100 < len(told) - told.count(None) < 300
 
 
-def test_garbage_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+def test_7_garbage_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     chance = random.Random(11)
     for size in (1, 100, 512, 4096, 20_000):
@@ -324,7 +324,7 @@ def test_garbage_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
             assert [each.name for each in tmp_path.iterdir()] == ["ledger.db"]
 
 
-def test_damage_in_a_file_too_large_to_be_read_at_opening_is_found_when_it_is_met(
+def test_7_damage_in_a_file_too_large_to_be_read_at_opening_is_found_when_it_is_met(
     tmp_path: Path, sound: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "CHECKED", 0)
@@ -362,7 +362,7 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path, place: str) -> No
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process ends there with another status")
-def test_a_damaged_log_gives_what_was_written_before_the_damage_or_is_refused(tmp_path: Path) -> None:
+def test_7_a_damaged_log_gives_what_was_written_before_the_damage_or_is_refused(tmp_path: Path) -> None:
     """SQLite checks each page of its log; from a wrong one on, all of it counts as never written."""
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -397,7 +397,7 @@ def test_a_damaged_log_gives_what_was_written_before_the_damage_or_is_refused(tm
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a process ends there with another status")
-def test_a_log_that_came_half_way_into_the_file_is_no_damage(tmp_path: Path) -> None:
+def test_7_a_log_that_came_half_way_into_the_file_is_no_damage(tmp_path: Path) -> None:
     """As a kill or a full disk leaves it: the first page tells of more pages than there are yet."""
     path, whole = tmp_path / "ledger.db", tmp_path / "whole.db"
     assert killed(path, 400, "before_commit", 390).returncode == -signal.SIGKILL
@@ -474,7 +474,7 @@ print(file.read_sync(lambda c: c.execute("SELECT count(*) FROM rows").fetchone()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked on Windows")
 @pytest.mark.parametrize("case", STORMS)
-def test_nothing_waits_for_ever_and_nothing_is_lost(tmp_path: Path, case: str) -> None:
+def test_44_nothing_waits_for_ever_and_nothing_is_lost(tmp_path: Path, case: str) -> None:
     done = run_python(STORMS[case], tmp_path / "ledger.db")
     assert (done.returncode, done.stdout) == (0, "100 True\n"), done.stderr
     file = SqliteFile(tmp_path / "ledger.db", SCHEMA)

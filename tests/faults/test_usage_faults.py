@@ -113,7 +113,7 @@ def again(attempt: WireAttempt) -> Cost:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("kind", LIES)
-async def test_row_20_a_usage_that_cannot_be_is_the_worst_case_and_flagged(
+async def test_20_a_usage_that_cannot_be_is_the_worst_case_and_flagged(
     monkeypatch: pytest.MonkeyPatch, kind: str, stream: bool
 ) -> None:
     lie(monkeypatch, LIES[kind])
@@ -138,7 +138,7 @@ async def test_row_20_a_usage_that_cannot_be_is_the_worst_case_and_flagged(
 
 
 @pytest.mark.parametrize("kind", ["missing", "zero", "negative input", "absurd"])
-async def test_row_20_a_brain_goes_on_and_its_bill_only_grows(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+async def test_20_a_brain_goes_on_and_its_bill_only_grows(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     lie(monkeypatch, LIES[kind])
     with FakeEndpoint([Fault.usage("absurd", reply("one")), reply("two")]) as endpoint:
         async with model_at(endpoint, price=PRICE) as model:
@@ -158,7 +158,7 @@ async def test_row_20_a_brain_goes_on_and_its_bill_only_grows(monkeypatch: pytes
     assert "(estimated)" not in str(honest.usage)
 
 
-async def test_row_20_a_lie_and_no_price_is_unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_20_a_lie_and_no_price_is_unpriced(monkeypatch: pytest.MonkeyPatch) -> None:
     lie(monkeypatch, LIES["negative input"])
     with FakeEndpoint([Fault.usage("absurd", reply("one"))]) as endpoint:
         async with model_at(endpoint) as model:

@@ -40,7 +40,7 @@ def brain_of(folder: str, url: str) -> Brain[str]:
     return Brain(model, tools=[act], ledger=os.path.join(folder, "bill.db"), turn_limit=10_000)
 
 
-def test_row_5_killed_at_random_moments(tmp_path: Path) -> None:
+def test_5_killed_at_random_moments(tmp_path: Path) -> None:
     turns, kills = scaled(1_000) // 2, scaled(200)
     chance = random.Random(5)
     killed, kept = 0, dict[str, Any]()
@@ -108,7 +108,7 @@ def test_row_5_killed_at_random_moments(tmp_path: Path) -> None:
         ledger.close()
 
 
-def test_row_5_a_run_that_was_done_says_what_one_that_nobody_killed_says(tmp_path: Path) -> None:
+def test_5_a_run_that_was_done_says_what_one_that_nobody_killed_says(tmp_path: Path) -> None:
     def answers(body: dict[str, Any]) -> Any:
         made = sum(message["role"] == "tool" for message in body["messages"])
         return "done" if made >= 3 else call("act", number=made)
