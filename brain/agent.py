@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from specialists import Cost, InvalidAnswer, Specialist, SpecialistError, load
 from specialists.batching import current_caller
-from specialists.ladder import AcceptLevel, jsonable
+from specialists.ladder import AcceptLevel
 from specialists.loops import run_sync
 from specialists.metering import metered
 
@@ -53,7 +53,7 @@ from .events import (
     Turn,
     WireAttempt,
 )
-from .journal import Journal, digest_of, messages_from_json, taken_once, turn_step, turn_to_json
+from .journal import Journal, digest_of, taken_once, turn_step, turn_to_json
 from .keys import redact
 from .ledger import Ledger
 from .logs import current_run, mark_records
@@ -65,7 +65,7 @@ from .planner import Planner
 from .prices import PriceBook, Rates
 from .questions import TypedAnswer
 from .results import RunResult
-from .resuming import finish_of, leaving_as_before, open_run, owner_of
+from .resuming import finish_of, leaving_as_before, open_run, owner_of, result_to_store, stored_result
 from .runs import NOTHING, Run, check_arguments
 from .storage.changes import Store
 from .storage.failpoints import failpoint
@@ -471,11 +471,11 @@ class Brain(Generic[Out]):
             run.offer = self._offering.again(tuple(journal.run.request["tools"]))
 
     async def _opened(self, run: Run, stream: bool) -> RunResult[Out]:
+        if run.journal is not None and run.journal.run.status == "done":
+            return cast(RunResult[Out], self._as_stored(run, run.journal))
         output: Any = None
         error: BaseException | None = None
         try:
-            if run.journal is not None and run.journal.run.status == "done":
-                return self._stored(run, run.journal)
             output = await self._answer(run, stream)
             problem = await self._write_log(run)
             if problem is not None:
@@ -496,6 +496,14 @@ class Brain(Generic[Out]):
             ended.result = run.result(output)  # type: ignore[attr-defined]
         raise ended
 
+    def _as_stored(self, run: Run, journal: Journal) -> RunResult[Any]:
+        """The result of a run that was done before. Nothing is executed, and nothing is written."""
+        try:
+            return stored_result(run, journal, self._output)
+        except JournalCorrupt as error:
+            error.result = run.result(None)
+            raise
+
     async def _close(self, run: Run, output: Any, error: BaseException | None) -> BaseException | None:
         """Write down what is left. A problem is returned, and logged: another error may be ending the run already."""
         books, journal = run.books, run.journal
@@ -503,7 +511,7 @@ class Brain(Generic[Out]):
         books.brain_worked(run.meter.high)
         finish = None
         if journal is not None:
-            result = None if error is not None else self._to_store(run, output)
+            result = None if error is not None else result_to_store(run, output, self._output)
             finish = finish_of(journal, error, result)
         try:
             await books.close(finish)
@@ -513,38 +521,6 @@ class Brain(Generic[Out]):
         except asyncio.CancelledError as cancelled:  # of the waiting: everything was handed over
             return cancelled
         return None
-
-    def _to_store(self, run: Run, output: Any) -> dict[str, Any]:
-        """What a run that is done gives back when it is asked for again."""
-        if self._output is not None:
-            with contextlib.suppress(Exception):  # a serializer of the type's own
-                output = self._output.dump_python(output, mode="json", by_alias=True, round_trip=True, warnings=False)
-            output = jsonable(output)
-        return {
-            "output": output,
-            "messages": [*run.messages[len(run.arguments.history) :]],
-            "repairs": run.repairs,
-            "seconds": run.seconds(),
-            "cpu_seconds": run.meter.high,
-        }
-
-    def _stored(self, run: Run, journal: Journal) -> RunResult[Out]:
-        """The result of a run that was done before. Nothing is executed."""
-        stored = journal.run.result or {}
-        try:
-            output, run.repairs, run.cpu_before = stored["output"], stored["repairs"], stored["cpu_seconds"]
-            if type(run.repairs) is not int or type(run.cpu_before) not in (int, float) or run.cpu_before < 0:
-                run.repairs, run.cpu_before = 0, 0.0  # the error carries the run as far as it got
-                raise TypeError("repairs or cpu_seconds is no number from zero up")
-            run.messages += messages_from_json(stored["messages"])
-            if self._output is not None:
-                output = self._output.validate_json(json.dumps(output))
-            elif not isinstance(output, str):
-                raise TypeError("the output is no text")
-        except (KeyError, TypeError, ValueError) as error:
-            raise JournalCorrupt(f"the result of the run {run.id!r} cannot be read: {error}") from None
-        run.take_all()
-        return run.result(output)
 
     async def _answer(self, run: Run, stream: bool) -> Out:
         if self._log is not None:

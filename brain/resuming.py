@@ -7,22 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
+from pydantic import TypeAdapter
+
+from specialists.ladder import jsonable
+
 from .books import Books, current_books, kept
 from .budgets import Budget, Scope
-from .errors import ApprovalRequired, PromptError, RunTaken, RunUncertain
+from .errors import ApprovalRequired, JournalCorrupt, PromptError, RunTaken, RunUncertain
 from .journal import Journal, messages_from_json
 from .keys import redact
 from .prices import Rates
+from .results import RunResult
 from .runs import Run, RunArguments
 from .storage.changes import Begin, Begun, Finish, RunRow, RunStatus, Store
 
-__all__ = ["finish_of", "leaving_as_before", "open_run", "owner_of"]
+__all__ = [
+    "finish_of",
+    "leaving_as_before",
+    "open_run",
+    "owner_of",
+    "result_to_store",
+    "stored_result",
+]
 
 LONGEST_REASON = 500
 
@@ -119,6 +132,40 @@ async def _begun(store: Store, begin: Begin) -> Begun:
         # It may be begun yet, and must not look as if this process had it.
         future.add_done_callback(lambda done: None if done.exception() else _leave(store, Journal(done.result()[0])))
         raise
+
+
+def result_to_store(run: Run, output: Any, output_type: TypeAdapter[Any] | None) -> dict[str, Any]:
+    """What a run that is done gives back when it is asked for again."""
+    if output_type is not None:
+        with contextlib.suppress(Exception):  # a serializer of the type's own
+            output = output_type.dump_python(output, mode="json", by_alias=True, round_trip=True, warnings=False)
+        output = jsonable(output)
+    return {
+        "output": output,
+        "messages": [*run.messages[len(run.arguments.history) :]],
+        "repairs": run.repairs,
+        "seconds": run.seconds(),
+        "cpu_seconds": run.meter.high,
+    }
+
+
+def stored_result(run: Run, journal: Journal, output_type: TypeAdapter[Any] | None) -> RunResult[Any]:
+    """The result of a run that was done before. Raises :class:`JournalCorrupt`."""
+    stored = journal.run.result or {}
+    try:
+        output, run.repairs, run.cpu_before = stored["output"], stored["repairs"], stored["cpu_seconds"]
+        if type(run.repairs) is not int or type(run.cpu_before) not in (int, float) or run.cpu_before < 0:
+            run.repairs, run.cpu_before = 0, 0.0  # the error carries the run as far as it got
+            raise TypeError("repairs or cpu_seconds is no number from zero up")
+        run.messages += messages_from_json(stored["messages"])
+        if output_type is not None:
+            output = output_type.validate_json(json.dumps(output))
+        elif not isinstance(output, str):
+            raise TypeError("the output is no text")
+    except (KeyError, TypeError, ValueError) as error:
+        raise JournalCorrupt(f"the result of the run {run.id!r} cannot be read: {error}") from None
+    run.take_all()
+    return run.result(output)
 
 
 def finish_of(journal: Journal, error: BaseException | None, result: Mapping[str, Any] | None) -> Finish:

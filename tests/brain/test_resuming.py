@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
@@ -19,6 +21,7 @@ from brain.errors import (
     ApprovalRequired,
     BudgetExceeded,
     ConfigurationError,
+    JournalCorrupt,
     PromptError,
     RunTaken,
     RunTimeout,
@@ -114,6 +117,17 @@ async def test_a_session_is_remembered(world: World) -> None:
         await world.run([same(), OSError("cut")], "go", session="s")
     await world.run(["done"])
     assert {row.session for row in Ledger(world.path).rows(run="r")} == {"s"}
+
+
+async def test_a_result_that_cannot_be_read_is_refused_and_stays_as_it_is(world: World) -> None:
+    await world.run([same(), "done"], "go")
+    with contextlib.closing(sqlite3.connect(world.path)) as connection, connection:
+        connection.execute("UPDATE runs SET result = json_set(result, '$.output', 5)")
+    before = Ledger(world.path).run("r")
+    with pytest.raises(JournalCorrupt, match="no text"):
+        await world.run([])
+    assert Ledger(world.path).run("r") == before
+    assert before.status == "done"
 
 
 async def test_a_budget_per_session_finds_the_session_of_a_run_that_is_taken_up(world: World) -> None:
