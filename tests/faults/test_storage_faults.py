@@ -143,7 +143,7 @@ try:
         file.write_sync(add("x" * 3000))
         n += 1
 except LedgerError as error:
-    print(n, file.read_sync(lambda c: c.execute("SELECT count(*) FROM rows").fetchone()[0]), error)
+    print(n, file.read_sync(lambda c: c.execute("SELECT count(*) FROM rows").fetchone()[0]), error, flush=True)
 os._exit(0)
 """
     done = run_python(body, tmp_path / "ledger.db")
