@@ -57,9 +57,12 @@ def names(connection: sqlite3.Connection) -> list[str]:
     return [name for (name,) in connection.execute("SELECT name FROM items ORDER BY id")]
 
 
-def run_python(body: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(
+    body: str, *arguments: object, child: str = CHILD, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """``body`` in a process of its own, after what every ``child`` begins with."""
     return subprocess.run(
-        [sys.executable, "-c", CHILD + body, *map(str, arguments)],
+        [sys.executable, "-c", child + body, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=100,

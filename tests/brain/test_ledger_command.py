@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sqlite3
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from brain import Brain, Budget, Cost, Ledger, Price, cli
+from brain import Brain, Budget, Cost, Ledger, Price
 from brain.storage.changes import Reserve
 from brain.storage.rows import LedgerRow
 from brain.testing import SimulatedModel
-
-
-class Typed:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        code = cli.main(["ledger", *words])
-        return code, *self._capsys.readouterr()
-
-    def json(self, *words: str) -> Any:
-        code, out, err = self(*words, "--json")
-        assert (code, out.count("\n")) == (0, 1), err
-        return json.loads(out)
+from tests.brain.typed import Typed
 
 
 @pytest.fixture
@@ -38,7 +22,7 @@ def typed(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("BRAIN_DEBUG", raising=False)
     monkeypatch.delenv("BRAIN_LEDGER", raising=False)
-    return Typed(capsys)
+    return Typed("ledger", capsys)
 
 
 def fill(*tenants: str, price: Price | None = None, budget: Budget | None = None) -> None:

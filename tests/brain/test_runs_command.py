@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from brain import ApprovalRequired, Ledger, RunUncertain, cli
+from brain import ApprovalRequired, Ledger, RunUncertain
+from tests.brain.typed import Typed
 
 APP = '''
 from pathlib import Path
@@ -41,21 +40,6 @@ nothing = 3
 '''.replace("\\\\n", "\\n")
 
 
-class Typed:
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *words: str) -> tuple[int, str, str]:
-        self._capsys.readouterr()
-        code = cli.main(["runs", *words])
-        return code, *self._capsys.readouterr()
-
-    def json(self, *words: str) -> Any:
-        code, out, err = self(*words, "--json")
-        assert (code, out.count("\n")) == (0, 1), err
-        return json.loads(out)
-
-
 @pytest.fixture
 def typed(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Typed:
     monkeypatch.chdir(tmp_path)
@@ -63,7 +47,7 @@ def typed(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("BRAIN_LEDGER", raising=False)
     sys.modules.pop("the_shop", None)
     (tmp_path / "the_shop.py").write_text(APP)
-    return Typed(capsys)
+    return Typed("runs", capsys)
 
 
 def begin() -> str:

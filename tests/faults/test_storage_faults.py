@@ -12,12 +12,14 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from brain.errors import JournalCorrupt, LedgerError
 from brain.storage import Schema, SqliteFile, failpoints, opening
+from tests.brain import storing
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,16 +54,7 @@ def everything(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
     return rows
 
 
-def run_python(body: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHILD + body, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-        cwd=ROOT,
-        env=os.environ | environment,
-    )
+run_python = partial(storing.run_python, child=CHILD)
 
 
 @contextmanager
