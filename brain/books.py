@@ -20,7 +20,7 @@ from typing import Any
 
 from specialists import Attempt, Cost, Policy
 
-from .budgets import Budget, Scope, allowances, merged
+from .budgets import Budget, Scope, allowances, check_shared, merged
 from .describing import OWN_WORK, Whose, attempt_settled, brain_settled, model_settled
 from .errors import BrainError, BudgetExceeded, ConfigurationError, LedgerError, ModelTimeout, RunBusy, UnpricedModel
 from .events import ChatModel, Sending, WireAttempt
@@ -103,13 +103,9 @@ class Books:
         self.announces = self.limited or store.shared
         """Whether anything has to be written before an attempt is made."""
         if self.limited:
+            check_shared([each for books in self._line() for each in books.budgets], store.shared)
             for books in self._line():
                 for budget in books.budgets:
-                    if any(each.spans_processes for each in budget.chain()) and not store.shared:
-                        raise ConfigurationError(
-                            "a budget that spans processes (per tenant, with a window or a name) needs a ledger that"
-                            " they share, and this one is in memory; give the brain a file: ledger='bill.db'"
-                        )
                     budget.hold(getattr(books.store, "identity", None), shared=books.store.shared)
             if parent is not None and parent.limited and not _same(parent.store, store):
                 raise ConfigurationError(

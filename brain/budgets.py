@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args
 from .errors import ConfigurationError
 from .storage.changes import Allowance
 
-__all__ = ["Budget", "Scope", "allowances", "merged"]
+__all__ = ["Budget", "Scope", "allowances", "check_shared", "merged"]
 
 Per = Literal["run", "session", "tenant"]
 Window = Literal["hour", "day", "month"]
@@ -259,6 +259,15 @@ class Budget:
 def allowances(budgets: Sequence[Budget], scope: Scope, at: datetime | None = None) -> tuple[Allowance, ...]:
     """What ``budgets`` and all they are within allow; an account that several look at stands once, with the least."""
     return merged(each.allowance(scope, at) for budget in budgets for each in budget.chain())
+
+
+def check_shared(budgets: Iterable[Budget], shared: bool) -> None:
+    """See that budgets that span processes have a ledger that processes share. Raises :class:`ConfigurationError`."""
+    if not shared and any(each.spans_processes for budget in budgets for each in budget.chain()):
+        raise ConfigurationError(
+            "a budget that spans processes (per tenant, with a window or a name) needs a ledger that they share, and"
+            " this one is in memory; give it a file: ledger='bill.db'"
+        )
 
 
 def merged(allowances: Iterable[Allowance]) -> tuple[Allowance, ...]:

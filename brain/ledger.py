@@ -16,7 +16,7 @@ from typing import Any
 
 from specialists import Cost
 
-from .budgets import Budget, Scope, allowances
+from .budgets import Budget, Scope, allowances, check_shared
 from .errors import ConfigurationError, UnknownRun
 from .storage.changes import Allowance, Release, Reserve, RunRow, Settle, Spent, StepRow, Store, Sum, SumBy
 from .storage.rows import LedgerRow
@@ -189,11 +189,7 @@ class Ledger:
 
     def check_budgets(self, budgets: Sequence[Budget]) -> None:
         """Raises :class:`ConfigurationError` for budgets that span processes, where this ledger does not."""
-        if not self.shared and any(each.spans_processes for budget in budgets for each in budget.chain()):
-            raise ConfigurationError(
-                "a budget that spans processes (per tenant, with a window or a name) needs a ledger that they share,"
-                " and this one is in memory; give it a file: ledger='bill.db'"
-            )
+        check_shared(budgets, self.shared)
 
     def reconcile(self, attempt: str, usd: Decimal | int | str) -> None:
         """Settle an attempt at what it is known to have cost, from the provider's bill for one.
