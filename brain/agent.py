@@ -296,6 +296,11 @@ class Brain(Generic[Out]):
         await self.aclose()
 
     @property
+    def model_name(self) -> str:
+        """The name of the model that plans and calls tools."""
+        return self._model.name
+
+    @property
     def ledger(self) -> Ledger:
         """Where this brain writes down what it spends."""
         return self._ledger

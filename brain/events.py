@@ -229,6 +229,11 @@ class ModelRequest:
     what it returns is the seconds that the attempt may take, where they are fewer than the model's own."""
     idempotency_key: str | None = None
     """The same for the same question of the same run, also when it is asked again after a crash."""
+    effort: str | None = None
+    """How hard the model is to think before it answers: ``minimal``, ``low``, ``medium``, ``high``, or what else the
+    endpoint knows (sent as ``reasoning_effort``). ``None``: as it does by itself."""
+    seed: int | None = None
+    """Tells samples of one question apart (sent as ``seed``). ``None``: none is sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from specialists import InvalidAnswer, InvalidArguments
+from specialists.ladder import jsonable
 from specialists.signatures import check_answer, problems_of
 
 from .tooling import load_object
@@ -65,6 +66,27 @@ class TypedAnswer:
         except ValidationError as error:
             raise InvalidAnswer(f"{who} answered with the wrong type: {'; '.join(problems_of(error))}") from None
         return check_answer(self._adapter, checked, who)
+
+    def take(self, value: Any, who: str) -> Any:
+        """``value``, from somewhere else than a model, as one of this type. Raises ``specialists.InvalidAnswer``."""
+        try:
+            checked = self._adapter.validate_python(value)
+        except Exception as error:  # a ValidationError, or what a validator of the type's own raises
+            said = "; ".join(problems_of(error)) if isinstance(error, ValidationError) else str(error)
+            raise InvalidAnswer(f"{who} answered with the wrong type: {said}") from None
+        return check_answer(self._adapter, checked, who)
+
+    def plain(self, value: Any) -> Any:
+        """``value`` as JSON types: what answers are compared and shown by."""
+        try:
+            return self._adapter.dump_python(value, mode="json", warnings=False)
+        except Exception:  # what the type cannot write, a serializer of its own that raises
+            return jsonable(value)
+
+    def write(self, value: Any) -> str:
+        """``value`` as a model would have answered it."""
+        plain = self.plain(value)
+        return json.dumps({"answer": plain} if self._wrapped else plain, ensure_ascii=False)
 
 
 def _without_fence(text: str) -> str:

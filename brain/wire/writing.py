@@ -1,7 +1,7 @@
 """A request's body, put together from bytes that were written before: messages and tools are not encoded here.
 
-The order is fixed: what belongs to the model, the tools, the answer's form, and last the messages. So a run's next
-request begins with the very bytes of its last one. This module knows nothing of sockets, clients or retries.
+The order is fixed: what belongs to the model, the tools, the answer's form, the messages, and last a sample's seed. So a
+run's next request begins with the very bytes of its last one. This module knows nothing of sockets, clients or retries.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ class RequestWriter:
         parts = [b'{"model":%b,"%b":%d' % (self._model, self._limit_field, limit)]
         if stream:
             parts.append(b',"stream":true,"stream_options":{"include_usage":true}')
+        if request.effort is not None:
+            parts.append(b',"reasoning_effort":%b' % encode(request.effort))
         if request.tools:
             tools = request.tools if not names else [renamed_tool(tool, names) for tool in request.tools]
             parts += (b',"tools":[', b",".join([tool.encoded() for tool in tools]), b"]")
         if request.output_schema is not None:
             parts.append(self._response_format(request.output_schema, request.output_name))
         messages, text_only = _messages(request.messages, names)
-        parts += (b',"messages":[', messages, b"]}")
+        parts += (b',"messages":[', messages)
+        # After the messages: samples of one question begin with the same bytes, which providers' caches go by.
+        parts.append(b"]}" if request.seed is None else b'],"seed":%d}' % request.seed)
         return b"".join(parts), text_only
 
     def _response_format(self, schema: Mapping[str, Any], name: str) -> bytes:
