@@ -1,6 +1,7 @@
-"""``Brain``: the loop in which a model plans and calls tools until it has an answer; and nothing else.
+"""``Brain``: what it is made of, how a run of it begins and ends; and nothing else.
 
-What a tool call does is in :mod:`brain.dispatch`, what a model is in :mod:`brain.models` and :mod:`brain.planner`.
+The loop in which a model calls tools until it has an answer is in :mod:`brain.turns`, what a tool call does in
+:mod:`brain.dispatch`, what a model is in :mod:`brain.models` and :mod:`brain.planner`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,14 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from pydantic import TypeAdapter
 
-from specialists import Cost, InvalidAnswer, Specialist, SpecialistError, load
+from specialists import Specialist, SpecialistError, load
 from specialists.batching import current_caller
 from specialists.ladder import AcceptLevel
 from specialists.loops import run_sync
@@ -30,34 +30,21 @@ from .calling import REPAIRS, Caller
 from .dispatch import MOST_NAMED, Dispatcher
 from .encoding import EncodedMessage, NotJson
 from .errors import (
-    Abstained,
     BrainError,
     ConfigurationError,
-    CostLimit,
-    InvalidOutput,
     JournalCorrupt,
     JournalError,
     LedgerError,
-    ModelTimeout,
-    TurnLimit,
 )
 from .events import (
     ChatModel,
     Done,
     Message,
-    ModelRequest,
-    ModelResponse,
     RunEvent,
-    TextDelta,
-    TokenUsage,
-    Turn,
-    WireAttempt,
 )
-from .journal import Journal, digest_of, taken_once, turn_step, turn_to_json
-from .keys import redact
+from .journal import Journal, digest_of, taken_once
 from .ledger import Ledger
 from .logs import current_run, mark_records
-from .messages import assistant_message, user_message, without_keys
 from .models import model_from_name
 from .offering import Offering
 from .outcome_log import OutcomeLog
@@ -68,8 +55,8 @@ from .results import RunResult
 from .resuming import finish_of, leaving_as_before, open_run, owner_of, result_to_store, stored_result
 from .runs import NOTHING, Run, check_arguments
 from .storage.changes import Store
-from .storage.failpoints import failpoint
 from .tooling import Tool
+from .turns import TurnLoop
 
 if TYPE_CHECKING:
     from specialists import Watch
@@ -80,6 +67,27 @@ logger = logging.getLogger("brain")
 mark_records()
 
 Out = TypeVar("Out")
+
+
+class _Options(TypedDict, total=False):
+    """What :class:`Brain` takes beside its model and its output type, for type checkers."""
+
+    tools: Sequence[Callable[..., Any]]
+    specialists: Sequence[Specialist[..., Any] | str]
+    instructions: str | None
+    fallback: ChatModel | str | Literal[False] | None
+    accept: AcceptLevel
+    pinned: Sequence[str]
+    tool_limit: int
+    turn_limit: int
+    repeat_limit: int
+    cost_limit: Decimal | None
+    cpu_rate: Decimal | None
+    log: str | os.PathLike[str] | None
+    watch: Watch | None
+    ledger: Ledger | str | os.PathLike[str] | None
+    budget: Budget | Sequence[Budget] | None
+    prices: PriceBook | None
 
 
 class Brain(Generic[Out]):
@@ -126,69 +134,24 @@ class Brain(Generic[Out]):
         self: Brain[str],
         model: ChatModel | str | None = None,
         *,
-        tools: Sequence[Callable[..., Any]] = (),
-        specialists: Sequence[Specialist[..., Any] | str] = (),
-        instructions: str | None = None,
         output_type: type[str] = str,
-        fallback: ChatModel | str | Literal[False] | None = None,
-        accept: AcceptLevel = "confident",
-        pinned: Sequence[str] = (),
-        tool_limit: int = 32,
-        turn_limit: int = 16,
-        repeat_limit: int = 3,
-        cost_limit: Decimal | None = None,
-        cpu_rate: Decimal | None = None,
-        log: str | os.PathLike[str] | None = None,
-        watch: Watch | None = None,
-        ledger: Ledger | str | os.PathLike[str] | None = None,
-        budget: Budget | Sequence[Budget] | None = None,
-        prices: PriceBook | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
     @overload
     def __init__(
         self,
         model: ChatModel | str | None = None,
         *,
-        tools: Sequence[Callable[..., Any]] = (),
-        specialists: Sequence[Specialist[..., Any] | str] = (),
-        instructions: str | None = None,
         output_type: type[Out],
-        fallback: ChatModel | str | Literal[False] | None = None,
-        accept: AcceptLevel = "confident",
-        pinned: Sequence[str] = (),
-        tool_limit: int = 32,
-        turn_limit: int = 16,
-        repeat_limit: int = 3,
-        cost_limit: Decimal | None = None,
-        cpu_rate: Decimal | None = None,
-        log: str | os.PathLike[str] | None = None,
-        watch: Watch | None = None,
-        ledger: Ledger | str | os.PathLike[str] | None = None,
-        budget: Budget | Sequence[Budget] | None = None,
-        prices: PriceBook | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
     @overload
     def __init__(
         self: Brain[Any],
         model: ChatModel | str | None = None,
         *,
-        tools: Sequence[Callable[..., Any]] = (),
-        specialists: Sequence[Specialist[..., Any] | str] = (),
-        instructions: str | None = None,
         output_type: object,  # unions and literals, which are no classes
-        fallback: ChatModel | str | Literal[False] | None = None,
-        accept: AcceptLevel = "confident",
-        pinned: Sequence[str] = (),
-        tool_limit: int = 32,
-        turn_limit: int = 16,
-        repeat_limit: int = 3,
-        cost_limit: Decimal | None = None,
-        cpu_rate: Decimal | None = None,
-        log: str | os.PathLike[str] | None = None,
-        watch: Watch | None = None,
-        ledger: Ledger | str | os.PathLike[str] | None = None,
-        budget: Budget | Sequence[Budget] | None = None,
-        prices: PriceBook | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
     def __init__(
         self,
@@ -245,22 +208,7 @@ class Brain(Generic[Out]):
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
         self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, rates=self._rates, watch=watch)
         self._offering = Offering(self._dispatcher.schemas, None if self._is_planner else tool_limit, pinned)
-        self._system: EncodedMessage | None = None
-        if instructions:
-            try:
-                self._system = EncodedMessage({"role": "system", "content": instructions})
-            except NotJson as error:
-                raise ConfigurationError(f"the instructions contain {error}") from None
-        self._typed: TypedAnswer | None = None
-        self._output: TypeAdapter[Any] | None = None
-        if output_type is not str:
-            try:
-                self._output = TypeAdapter(output_type)
-                self._typed = TypedAnswer(self._output)
-            except Exception as error:  # pydantic has several exceptions for a type it cannot describe
-                raise ConfigurationError(f"output_type {output_type!r} has no JSON schema: {error}") from None
-        self._turn_limit = turn_limit
-        self._cost_limit = cost_limit
+        self._typed, self._output = _as_output(output_type)
         self._log = None if log is None else OutcomeLog(Path(log))
         self._own_ledger = not isinstance(ledger, Ledger)
         self._inherits = ledger is None
@@ -268,11 +216,20 @@ class Brain(Generic[Out]):
         self._budgets = _as_budgets(budget)
         self._ledger.check_budgets(self._budgets)
         self._asked_with: dict[str, Any] = {
-            "instructions": None if self._system is None else digest_of(instructions or ""),
+            "instructions": digest_of(instructions) if instructions else None,
             "output": None if self._typed is None else digest_of(json.dumps(self._typed.schema, sort_keys=True)),
             "model": self._model.name,
         }
-        self._caller = Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS)
+        self._turns = TurnLoop(
+            self._model,
+            Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS),
+            self._dispatcher,
+            system=_as_system(instructions),
+            typed=self._typed,
+            output=self._output,
+            turn_limit=turn_limit,
+            cost_limit=cost_limit,
+        )
         self._sealed = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -534,128 +491,15 @@ class Brain(Generic[Out]):
             except (OSError, ValueError) as error:
                 raise self._unwritable(error) from None
         if run.loop_deadline is None:
-            return cast(Out, await metered(self._loop(run, stream), run.meter))
+            return cast(Out, await metered(self._turns.answer(run, stream), run.meter))
         limit = asyncio.timeout_at(run.loop_deadline)
         try:
             async with limit:
-                return cast(Out, await metered(self._loop(run, stream), run.meter))
+                return cast(Out, await metered(self._turns.answer(run, stream), run.meter))
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise run.timeout() from error
-
-    async def _loop(self, run: Run, stream: bool) -> Out:
-        await self._caller.resume(run)
-        while True:
-            self._check_limits(run)
-            response = await self._ask(run, stream)
-            if response.abstention is not None:
-                raise Abstained(response.abstention) from run.last_failure
-            if response.tool_calls and response.finish_reason == "length":
-                raise self._cut_off()  # calls may be missing, so none is run
-            run.messages.append(assistant_message(response))
-            if response.tool_calls:
-                await self._caller.dispatch(run, response.tool_calls)
-                continue
-            try:
-                return self._output_of(run, response)
-            except InvalidAnswer as error:
-                if self._is_planner or run.repairs >= REPAIRS:
-                    raise InvalidOutput(str(error)) from None
-                run.repairs += 1
-                problem = f"{str(error).rstrip('.')}. Answer again, in the form that was asked for."
-                run.messages.append(user_message(problem))
-
-    def _check_limits(self, run: Run) -> None:
-        if run.late():
-            raise run.timeout()
-        if len(run.turns) >= self._turn_limit:
-            raise TurnLimit(f"the run took {len(run.turns)} turns and has no answer; turn_limit is {self._turn_limit}")
-        if self._cost_limit is None:
-            return
-        spent = run.usage().cost
-        if spent.high is None:
-            raise CostLimit("cost_limit cannot be held: a request has no known price; give the model a price")
-        if spent.high >= self._cost_limit and run.turns:
-            raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
-
-    async def _ask(self, run: Run, stream: bool) -> ModelResponse:
-        step = turn_step(len(run.turns))
-        before = run.turn_from_journal(step)
-        if before is not None:
-            return before
-        assert run.offer is not None
-        assert run.books is not None
-        if run.books.limited:
-            await run.books.brain_may_work(run.meter.high)
-        page = run.page(step, self._model.name, "pure")
-        messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
-        request = ModelRequest(
-            messages=messages,
-            tools=run.offer.tools,
-            output_schema=None if self._typed is None else self._typed.schema,
-            deadline=run.deadline,
-            on_send=page.on_send,
-            idempotency_key=run.key(step),
-        )
-        start = time.perf_counter()
-        first = len(run.wire)
-        response: ModelResponse | None = None
-        error: BaseException | None = None
-        emit = run.emit
-        on_text = None if not stream or emit is None else lambda text: emit(TextDelta(redact(text)))
-
-        def made(attempt: WireAttempt) -> None:
-            run.wire.append(attempt)
-            page.on_attempt(attempt)
-
-        try:
-            async with page.asking(self._model):
-                response = await self._model.ask(request, on_attempt=made, on_text=on_text)
-            response = without_keys(response)
-            return response
-        except BaseException as caught:
-            error = caught
-            if isinstance(caught, ModelTimeout) and run.late():
-                raise run.timeout() from caught  # which of the two timers rings first is chance
-            raise
-        finally:
-            wire = tuple(run.wire[first:])
-            turn = Turn(
-                model=self._model.name,
-                seconds=time.perf_counter() - start,
-                usage=response.usage if response else wire[-1].usage if wire else TokenUsage(),
-                cost=Cost.total(attempt.cost for attempt in wire),
-                tool_calls=response.tool_calls if response else (),
-                wire_attempts=wire,
-                error=None if error is None else redact(f"{type(error).__name__}: {error}"),
-            )
-            run.turns.append(turn)
-            if response is not None and run.journal is not None:
-                failpoint("journal.after_effect")
-                called = {call.name: self._dispatcher.digest(call.name) for call in response.tool_calls}
-                page.commit(turn_to_json(turn, response, called))
-
-    def _output_of(self, run: Run, response: ModelResponse) -> Out:
-        text = response.text or ""
-        if response.finish_reason == "length":
-            raise self._cut_off()
-        if self._output is None or self._typed is None:
-            if not text.strip():
-                raise InvalidAnswer(f"{self._model.name} gave an empty answer.")
-            return cast(Out, text)
-        if response.value_of is None:
-            return cast(Out, self._typed.parse(text, self._model.name))
-        value = run.value_of(response.value_of)
-        try:
-            return cast(Out, self._output.validate_python(value))
-        except Exception:  # a ValidationError, or what a validator of the type's own raises
-            raise InvalidAnswer(f"the answer {_shortened(value)} does not fit output_type") from None
-
-    def _cut_off(self) -> InvalidOutput:
-        return InvalidOutput(
-            f"{self._model.name} was cut off before the end of its answer; raise its max_output_tokens"
-        )
 
     async def _write_log(self, run: Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""
@@ -687,6 +531,25 @@ def _as_model(model: ChatModel | str, prices: PriceBook | None = None) -> ChatMo
     return model
 
 
+def _as_system(instructions: str | None) -> EncodedMessage | None:
+    if not instructions:
+        return None
+    try:
+        return EncodedMessage({"role": "system", "content": instructions})
+    except NotJson as error:
+        raise ConfigurationError(f"the instructions contain {error}") from None
+
+
+def _as_output(output_type: Any) -> tuple[TypedAnswer | None, TypeAdapter[Any] | None]:
+    if output_type is str:
+        return None, None
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(output_type)
+        return TypedAnswer(adapter), adapter
+    except Exception as error:  # pydantic has several exceptions for a type it cannot describe
+        raise ConfigurationError(f"output_type {output_type!r} has no JSON schema: {error}") from None
+
+
 def _as_budgets(given: Budget | Sequence[Budget] | None) -> tuple[Budget, ...]:
     budgets = () if given is None else tuple(given) if isinstance(given, list | tuple) else (given,)
     if not all(isinstance(each, Budget) for each in budgets):
@@ -715,8 +578,3 @@ def _as_specialist(each: Specialist[..., Any] | str) -> Specialist[..., Any]:
     raise ConfigurationError(
         f"{each!r} is not a specialist: decorate the function with @specialist, or pass it in tools="
     )
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:59] + "…"

@@ -78,6 +78,7 @@ HOUSE = {
         "scaling",
         "agent",
         "graph",
+        "turns",
         "calling",
         "resuming",
         "runs",

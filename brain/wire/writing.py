@@ -1,7 +1,8 @@
 """A request's body, put together from bytes that were written before: messages and tools are not encoded here.
 
-The order is fixed: what belongs to the model, the tools, the answer's form, the messages, and last a sample's seed. So a
-run's next request begins with the very bytes of its last one. This module knows nothing of sockets, clients or retries.
+The order is fixed: what belongs to the model, the tools, the answer's form, the messages, and last a sample's seed. So
+a run's next request begins with the very bytes of its last one. This module knows nothing of sockets, clients or
+retries.
 """
 
 from __future__ import annotations
