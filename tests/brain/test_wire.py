@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brain.events import TokenUsage, ToolCall
+from brain.events import ModelRequest, TokenUsage, ToolCall
 from brain.testing import call, reply
 from brain.testing.chat import answer_events
 from brain.wire.parsing import (
@@ -23,7 +23,7 @@ from brain.wire.parsing import (
     read_completion,
     read_usage,
 )
-from brain.wire.writing import can_be_strict
+from brain.wire.writing import RequestWriter, can_be_strict
 
 BODY: dict[str, Any] = {"model": "m", "messages": [], "stream_options": {"include_usage": True}}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -176,3 +176,23 @@ def test_reasoning_counted_beside_the_output_is_output() -> None:
 )  # fmt: skip
 def test_strict_is_asked_for_only_where_it_is_allowed(schema: dict[str, Any], strict: bool) -> None:
     assert can_be_strict(schema) is strict
+
+
+def test_effort_and_seed_are_written_where_set_and_samples_begin_alike() -> None:
+    writer = RequestWriter("m", "max_tokens")
+    asked = [{"role": "user", "content": "x"}]
+
+    def written(**more: Any) -> bytes:
+        return writer.write(ModelRequest(asked, **more), 10)[0]
+
+    assert json.loads(written()) == {"model": "m", "max_tokens": 10, "messages": asked}
+    assert json.loads(written(effort="low", seed=0)) == {
+        **json.loads(written()),
+        "reasoning_effort": "low",
+        "seed": 0,
+    }
+    assert written(effort='"}', seed=-1).endswith(b'"seed":-1}')
+    assert json.loads(written(effort='"}'))["reasoning_effort"] == '"}'
+    one, two = written(effort="high", seed=1), written(effort="high", seed=2)
+    assert one.partition(b',"seed":')[0] == two.partition(b',"seed":')[0]
+    assert json.loads(one)["messages"] == asked
