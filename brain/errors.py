@@ -11,6 +11,8 @@
     │   ├── PriceError                a price book, or a price in it, that cannot be right
     │   └── UnpricedModel             a budget of money, and a model that nobody knows the price of
     ├── PromptError                   an empty prompt, or one that is not text
+    │   └── ContextError              a history that cannot be shown: calls without results, or larger than the window
+    ├── SessionError                  a session cannot be read or appended to   .problem
     ├── ModelError                    the endpoint failed          .wire_attempts
     │   ├── RateLimited               429                          .retry_after (seconds or None)
     │   ├── ModelTimeout              no answer in time
@@ -43,7 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from .events import PendingApproval, WireAttempt
@@ -57,6 +59,7 @@ __all__ = [
     "BrainProtocolError",
     "BudgetExceeded",
     "ConfigurationError",
+    "ContextError",
     "ContextOverflow",
     "CostLimit",
     "EndpointRefused",
@@ -81,6 +84,7 @@ __all__ = [
     "RunTimeout",
     "RunUncertain",
     "SchemaChanged",
+    "SessionError",
     "TurnLimit",
     "UnknownModel",
     "UnknownRun",
@@ -120,6 +124,28 @@ class PriceError(ConfigurationError):
 
 class PromptError(BrainError):
     """The prompt is empty or is not text that can be written as UTF-8."""
+
+
+class ContextError(PromptError):
+    """A history that cannot be shown to a model: a call without its result, a result without its call, or what must
+    always be there is larger than the window. ``index``: the message of the history, from 0, where it is one."""
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class SessionError(BrainError):
+    """A session cannot be read or appended to.
+
+    ``problem``: ``"taken"`` (it belongs to another tenant), ``"changed"`` (it holds other messages than was expected:
+    another run has appended meanwhile, so read it again) or ``"unusable"`` (its file cannot be used, or what it holds
+    is not what was written).
+    """
+
+    def __init__(self, message: str, *, problem: Literal["taken", "changed", "unusable"] = "unusable") -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 class ModelError(BrainError):
