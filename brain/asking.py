@@ -280,6 +280,11 @@ class Asker(ABC):
     async def ask(self, query: Query) -> Solution[Any]:
         """Answer ``query``."""
 
+    def models(self) -> frozenset[str]:
+        """The names of the chat models that it may ask, as far as it can tell: those of the askers it is made of."""
+        held = [each for value in getattr(self, "__dict__", {}).values() for each in _several(value)]
+        return frozenset().union(*(each.models() for each in held if isinstance(each, Asker) and each is not self))
+
     async def solve(
         self,
         question: str,
@@ -383,6 +388,9 @@ class ModelAsker(Asker):
     def name(self) -> str:
         return self.model.name
 
+    def models(self) -> frozenset[str]:
+        return frozenset((self.model.name,))
+
     def asking_for(self, wants: str, instructions: str | None = None) -> ModelAsker:
         """The same model, asked for something else."""
         return ModelAsker(
@@ -461,6 +469,10 @@ async def ask_all(asker: Asker, queries: Iterable[Query], at_once: int | None = 
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
     return [task.result() for task in tasks]
+
+
+def _several(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _messages(query: Query) -> list[Message]:
