@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from specialists import InvalidArguments
@@ -28,6 +29,7 @@ from .errors import (
     SchemaChanged,
 )
 from .events import PendingApproval, ToolCall, ToolCalled
+from .handles import resolved
 from .journal import call_step, history_step
 from .logs import current_call
 from .messages import as_content, unanswered, user_message
@@ -71,7 +73,7 @@ class Caller:
                 if self._dispatcher.knows(call.name) and run.offer is not None:
                     run.offer.add(call.name)
                 try:
-                    good.append(self._dispatcher.check(call))
+                    good.append(self._checked(run, call))
                 except InvalidArguments as error:
                     problems[call.id] = str(error)
                     _check_same(run, call_step(turn, place), call, error)
@@ -107,7 +109,7 @@ class Caller:
         answers: dict[str, dict[str, Any]] = {}
         for place, call in enumerate(open_calls):
             try:
-                good.append(self._dispatcher.check(call))
+                good.append(self._checked(run, call))
             except InvalidArguments as error:
                 answers[call.id] = {"error": str(error)}
                 _check_same(run, history_step(place), call, error)
@@ -224,6 +226,11 @@ class Caller:
             raise several.exceptions[0] from None
         if refusals:
             raise refusals[0]
+
+    def _checked(self, run: Run, call: ToolCall) -> CheckedCall:
+        """The call with the values that handles in it stand for. Raises ``specialists.InvalidArguments``."""
+        arguments = resolved(call.name[:64], call.arguments, run.value_by)
+        return self._dispatcher.check(call if arguments is call.arguments else replace(call, arguments=arguments))
 
     def _page(self, run: Run, step: str, call: CheckedCall) -> Page:
         if run.journal is None:

@@ -13,6 +13,7 @@ from specialists.ladder import jsonable
 from .encoding import EncodedMessage, NotJson
 from .errors import ConfigurationError
 from .events import Message, ModelResponse, ToolCall
+from .handles import with_handle
 from .keys import redact
 
 __all__ = [
@@ -60,10 +61,12 @@ def _whole(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def tool_message(call_id: str, content: dict[str, Any]) -> EncodedMessage:
-    """The answer to one call."""
+def tool_message(call_id: str, content: dict[str, Any], number: int | None = None) -> EncodedMessage:
+    """The answer to one call. As the ``number``-th of a conversation a value gets its handle."""
     # A lone half of a surrogate pair in a tool's text could not be sent.
     text = redact(_whole(_dumps(content)))
+    if number is not None and "value" in content:
+        text = with_handle(number, text)
     return EncodedMessage({"role": "tool", "tool_call_id": _whole(call_id), "content": text})
 
 

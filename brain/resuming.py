@@ -98,7 +98,7 @@ async def open_run(
             journal.read()
             journal.check_request(request)
             run.arguments = arguments = _as_begun(arguments, journal.run)
-            run.messages = list(arguments.history)
+            run.begin_with(arguments.history)
             earlier = journal.run.request["budget"]
             if earlier is not None:
                 before = Budget.from_json(earlier)

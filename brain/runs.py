@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from specialists import Attempt, Outcome
@@ -25,6 +26,7 @@ from .dispatch import CheckedCall, Observer
 from .encoding import EncodedMessage, NotJson, as_message
 from .errors import ConfigurationError, PromptError, RunTimeout
 from .events import AttemptMade, Message, ModelResponse, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
+from .handles import UnknownHandle, handle_of
 from .journal import Journal, idempotency_key
 from .keys import redact
 from .messages import ROLES, as_content, tool_message
@@ -76,7 +78,10 @@ class Run:
         """Where events go; ``None``: nobody listens, so none are made."""
         self.offer = offer
         """The tools that the run's model is offered."""
-        self.messages: list[EncodedMessage] = list(arguments.history)
+        self.messages: list[EncodedMessage] = []
+        self.results = 0
+        """Tool messages in the conversation so far."""
+        self.begin_with(arguments.history)
         self.calls: list[Outcome[Any]] = []
         self.turns: list[Turn] = []
         self.wire: list[WireAttempt] = []
@@ -100,6 +105,11 @@ class Run:
         self.deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
         loop = asyncio.get_running_loop()
         self.loop_deadline = None if arguments.timeout is None else loop.time() + arguments.timeout
+
+    def begin_with(self, history: Iterable[EncodedMessage]) -> None:
+        """The conversation so far."""
+        self.messages = list(history)
+        self.results = sum(message["role"] == "tool" for message in self.messages)
 
     def _attempt(self, call_id: str, tool: str, attempt: Attempt) -> None:
         if self.emit is not None:
@@ -126,8 +136,14 @@ class Run:
         return RunTimeout(f"the run had {self.arguments.timeout:g} s and did not end within them")
 
     def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> None:
-        """In the order asked, so that the same run writes the same history. What is still open stays unanswered."""
-        self.messages += [tool_message(call.id, answers[call.id]) for call in calls if call.id in answers]
+        """In the order asked, so that the same run writes the same history. What is still open stays unanswered.
+
+        A value gets its handle here, by its place in the conversation.
+        """
+        for call in calls:
+            if call.id in answers:
+                self.results += 1
+                self.messages.append(tool_message(call.id, answers[call.id], self.results))
 
     def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
         """Give the calls of the last message ids of their own."""
@@ -149,6 +165,23 @@ class Run:
                 except (ValueError, TypeError, KeyError):  # not written by this loop
                     return message["content"]
         return None
+
+    def value_by(self, handle: str) -> Any:
+        """The value that has ``handle``, as JSON types. Raises :class:`UnknownHandle`."""
+        number = int(handle[2:].partition(":")[0])
+        tools = (message for message in self.messages if message["role"] == "tool")
+        message = next(islice(tools, number - 1, None), None) if number <= self.results else None
+        if message is None or handle_of(number, str(message["content"])) != handle:
+            raise UnknownHandle(f"no result has the handle {handle}")
+        try:
+            content = json.loads(message["content"])
+        except (ValueError, TypeError):  # not written by this loop
+            return message["content"]
+        if not isinstance(content, dict) or not content.keys() & {"value", "error", "abstained", "denied"}:
+            return message["content"]
+        if "value" not in content:
+            raise UnknownHandle(f"the call behind {handle} gave no value")
+        return content["value"]
 
     def key(self, step: str) -> str:
         """The idempotency key of a step."""

@@ -96,6 +96,7 @@ HOUSE = {
         "questions",
         "tooling",
         "messages",
+        "handles",
         "results",
         "replaying",
         "journal",
