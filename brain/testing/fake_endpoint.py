@@ -13,7 +13,7 @@ import json
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -25,6 +25,15 @@ __all__ = ["FakeEndpoint", "Meter", "Metered", "Received"]
 
 Said: TypeAlias = str | ToolCall | Reply | Fault | Sequence[ToolCall] | Mapping[str, Any] | BaseModel
 Replies: TypeAlias = Said | Iterable[Said] | Callable[[dict[str, Any]], Any]
+
+
+@runtime_checkable
+class Replier(Protocol):
+    """What answers for a whole endpoint."""
+
+    def reply(self, body: dict[str, Any]) -> Reply | Fault:
+        """The reply to one chat-completions request."""
+
 
 MAX_REQUEST = 64 * 1024 * 1024
 
@@ -89,13 +98,14 @@ class FakeEndpoint:
     of the request's body is asked each time; nothing at all is the echo, which repeats the last user message (as an
     object of the asked schema where there is one). A reply is text, tool calls (:func:`brain.testing.call`), a
     dictionary or pydantic object (given as JSON text), a :func:`brain.testing.reply` or a
-    :class:`brain.testing.Fault`. With ``require_key`` other keys get 401.
+    :class:`brain.testing.Fault`. A :class:`brain.testing.SimulatedModel`, or anything else with a method ``reply`` of
+    the request's body, answers as that method says. With ``require_key`` other keys get 401.
     ``latency``: seconds before every answer. ``requests`` is what came in; ``meter`` what was served.
     """
 
     def __init__(
         self,
-        replies: Replies | None = None,
+        replies: Replies | Replier | None = None,
         *,
         api_key: str = "fake-endpoint-key",
         require_key: bool = False,
@@ -112,6 +122,8 @@ class FakeEndpoint:
         self._script: list[Any] = []
         if callable(replies) or isinstance(replies, (str, ToolCall, Reply, Fault, Mapping, BaseModel)):
             self._always = replies
+        elif isinstance(replies, Replier):
+            self._always = replies.reply
         elif replies is not None:
             self._script = list(replies)
         self._port: int | None = None

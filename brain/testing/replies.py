@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 
 from ..events import TokenUsage, ToolCall
 
-__all__ = ["Fault", "Reply", "call", "count_tokens", "reply"]
+__all__ = ["Fault", "Reply", "as_json", "call", "count_tokens", "reply"]
 
 MalformedKind = Literal[
     "truncated", "invalid_utf8", "duplicate_keys", "nan", "deep_nesting", "many_tool_calls", "wrong_types", "not_json"
@@ -75,7 +75,7 @@ class Fault:
     status: int | None = None
     code: str | None = None
     message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, hash=False)
     amount: float = 0
     answer: Reply | None = None
     """``None``: the endpoint's echo."""
@@ -165,5 +165,9 @@ def _one_of(kinds: Any, kind: str) -> str:
 
 def count_tokens(value: Any) -> int:
     """The doubles' rule for tokens: one for every four bytes of UTF-8, rounded up. No tokenizer says exactly that."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else as_json(value)
     return -(-len(text.encode("utf-8", "replace")) // 4)
+
+
+as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
+"""What the doubles write: spaces as Python sets them, characters as they are."""
