@@ -11,10 +11,11 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, get_args, overload
 
 from pydantic import TypeAdapter
 
@@ -42,6 +43,7 @@ from .events import (
     Message,
     RunEvent,
 )
+from .graph import GraphLoop
 from .journal import Journal, digest_of, taken_once
 from .ledger import Ledger
 from .logs import current_run, mark_records
@@ -49,6 +51,7 @@ from .models import model_from_name
 from .offering import Offering
 from .outcome_log import OutcomeLog
 from .planner import Planner
+from .plans import SUBTASK
 from .prices import PriceBook, Rates
 from .questions import TypedAnswer
 from .results import RunResult
@@ -67,6 +70,8 @@ logger = logging.getLogger("brain")
 mark_records()
 
 Out = TypeVar("Out")
+
+Planning = Literal["turns", "graph"]
 
 
 class _Options(TypedDict, total=False):
@@ -88,6 +93,7 @@ class _Options(TypedDict, total=False):
     ledger: Ledger | str | os.PathLike[str] | None
     budget: Budget | Sequence[Budget] | None
     prices: PriceBook | None
+    planning: Planning
 
 
 class Brain(Generic[Out]):
@@ -124,6 +130,9 @@ class Brain(Generic[Out]):
         budget: What all runs of this brain may spend, together: a :class:`Budget`, or several.
         prices: Prices of your own over the list prices, for models that are given by name, and for this machine: its
             CPU seconds where ``cpu_rate`` does not say, its GPU seconds where a specialist ran there.
+        planning: ``"turns"``: the model is asked again after every call. ``"graph"``: it is asked once for a plan of
+            calls and subtasks, which is checked before anything runs, and run in parallel where steps do not need each
+            other; see :mod:`brain.graph`.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -174,7 +183,10 @@ class Brain(Generic[Out]):
         ledger: Ledger | str | os.PathLike[str] | None = None,
         budget: Budget | Sequence[Budget] | None = None,
         prices: PriceBook | None = None,
+        planning: Planning = "turns",
     ) -> None:
+        if planning not in get_args(Planning):
+            raise ConfigurationError(f"planning is 'turns' or 'graph', not {planning!r}")
         if accept not in ("verified", "certified", "confident"):
             raise ConfigurationError(f"accept is 'verified', 'certified' or 'confident', not {accept!r}")
         limits = (("tool_limit", tool_limit), ("turn_limit", turn_limit), ("repeat_limit", repeat_limit))
@@ -220,16 +232,26 @@ class Brain(Generic[Out]):
             "output": None if self._typed is None else digest_of(json.dumps(self._typed.schema, sort_keys=True)),
             "model": self._model.name,
         }
-        self._turns = TurnLoop(
-            self._model,
-            Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS),
-            self._dispatcher,
-            system=_as_system(instructions),
-            typed=self._typed,
-            output=self._output,
-            turn_limit=turn_limit,
-            cost_limit=cost_limit,
-        )
+        caller = Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS)
+        system = _as_system(instructions)
+
+        def turns(typed: TypedAnswer | None, output: TypeAdapter[Any] | None) -> TurnLoop:
+            return TurnLoop(
+                self._model,
+                caller,
+                self._dispatcher,
+                system=system,
+                typed=typed,
+                output=output,
+                turn_limit=turn_limit,
+                cost_limit=cost_limit,
+            )
+
+        self._loop: TurnLoop | GraphLoop = turns(self._typed, self._output)
+        self._subtasks = self._loop
+        if planning == "graph":
+            self._subtasks = turns(None, None)
+            self._loop = GraphLoop(self._loop, caller, self._dispatcher, self._model, self._subtask)
         self._sealed = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -373,7 +395,12 @@ class Brain(Generic[Out]):
             await asyncio.gather(task, return_exceptions=True)
 
     async def _run(
-        self, given: tuple[Any, ...], emit: Callable[[RunEvent], None] | None, *, stream: bool = False
+        self,
+        given: tuple[Any, ...],
+        emit: Callable[[RunEvent], None] | None,
+        *,
+        stream: bool = False,
+        loop: TurnLoop | None = None,
     ) -> RunResult[Out]:
         try:
             arguments = check_arguments(*given)
@@ -397,7 +424,7 @@ class Brain(Generic[Out]):
                     raise
                 books = current_books.set(run.books)
                 try:
-                    return await self._opened(run, stream)
+                    return await self._opened(run, loop or self._loop, stream)
                 finally:
                     current_books.reset(books)
         except BaseException as error:
@@ -432,13 +459,13 @@ class Brain(Generic[Out]):
         if not self._is_planner:
             run.offer = self._offering.again(tuple(journal.run.request["tools"]))
 
-    async def _opened(self, run: Run, stream: bool) -> RunResult[Out]:
+    async def _opened(self, run: Run, loop: TurnLoop | GraphLoop, stream: bool) -> RunResult[Out]:
         if run.journal is not None and run.journal.run.status == "done":
             return cast(RunResult[Out], self._as_stored(run, run.journal))
         output: Any = None
         error: BaseException | None = None
         try:
-            output = await self._answer(run, stream)
+            output = await self._answer(run, loop, stream)
             problem = await self._write_log(run)
             if problem is not None:
                 raise problem
@@ -484,22 +511,45 @@ class Brain(Generic[Out]):
             return cancelled
         return None
 
-    async def _answer(self, run: Run, stream: bool) -> Out:
+    async def _answer(self, run: Run, loop: TurnLoop | GraphLoop, stream: bool) -> Out:
         if self._log is not None:
             try:
                 await self._log.open()  # before anything is paid for
             except (OSError, ValueError) as error:
                 raise self._unwritable(error) from None
         if run.loop_deadline is None:
-            return cast(Out, await metered(self._turns.answer(run, stream), run.meter))
+            return cast(Out, await metered(loop.answer(run, stream), run.meter))
         limit = asyncio.timeout_at(run.loop_deadline)
         try:
             async with limit:
-                return cast(Out, await metered(self._turns.answer(run, stream), run.meter))
+                return cast(Out, await metered(loop.answer(run, stream), run.meter))
         except TimeoutError as error:
             if not limit.expired():
                 raise
             raise run.timeout() from error
+
+    def _subtask(self, run: Run, call: str, step: str) -> Tool[..., Any]:
+        """What does a subtask of ``run``: a run of this brain within it, turn by turn, that spends from its budgets."""
+
+        async def subtask(task: str, data: dict[str, Any]) -> str:
+            around = run.arguments
+            prompt = f"{task}\n\nWhat is known:\n{json.dumps(data, ensure_ascii=False)}" if data else task
+            name = f"{run.id}, {step}" if run.journal is not None else None
+            left = None if run.deadline is None else max(0.001, run.deadline - time.monotonic())
+            given = (prompt, None, around.deps, around.tenant, around.session, name, None, left, None, around.group)
+            result: RunResult[Any] | None = None
+            try:
+                result = await self._run(given, None, loop=self._subtasks)
+                return cast(str, result.output)
+            except BaseException as error:
+                result = getattr(error, "result", None)
+                raise
+            finally:
+                wire = [] if result is None else list(result.wire_attempts)
+                run.within[call] = wire
+                run.wire += wire
+
+        return Tool(subtask, name=SUBTASK, effect="pure")
 
     async def _write_log(self, run: Run) -> ConfigurationError | None:
         """Append the run's calls. A problem is returned, and logged: another error may be ending the run already."""

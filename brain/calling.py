@@ -37,7 +37,7 @@ from .runs import Run
 from .storage.failpoints import failpoint
 from .tooling import RunContext
 
-__all__ = ["REPAIRS", "Caller"]
+__all__ = ["REPAIRS", "Caller", "Waiting", "canonical"]
 
 REPAIRS = 1
 """Rounds in which a model may mend a call or an answer of the wrong form."""
@@ -73,7 +73,7 @@ class Caller:
                 if self._dispatcher.knows(call.name) and run.offer is not None:
                     run.offer.add(call.name)
                 try:
-                    good.append(self._checked(run, call))
+                    good.append(self.checked(run, call))
                 except InvalidArguments as error:
                     problems[call.id] = str(error)
                     _check_same(run, call_step(turn, place), call, error)
@@ -84,7 +84,7 @@ class Caller:
                     raise InvalidToolCall("; ".join(problems.values()))
                 run.repairs += 1
             for checked in good:
-                self._count_repeat(run, checked)
+                self.count_repeat(run, checked)
         except BrainError:
             for checked in good:
                 answers[checked.id] = {"error": "the run was stopped before this call"}
@@ -109,7 +109,7 @@ class Caller:
         answers: dict[str, dict[str, Any]] = {}
         for place, call in enumerate(open_calls):
             try:
-                good.append(self._checked(run, call))
+                good.append(self.checked(run, call))
             except InvalidArguments as error:
                 answers[call.id] = {"error": str(error)}
                 _check_same(run, history_step(place), call, error)
@@ -133,55 +133,56 @@ class Caller:
         whether they were made, unless the journal does."""
         first = len(run.calls)
         todo: list[CheckedCall] = []
-        waiting: list[PendingApproval] = []
-        uncertain: list[PendingApproval] = []
+        waiting = Waiting()
         for call in good:
-            step = steps[call.id]
-            if run.call_from_journal(step, call, answers):
-                continue
-            if run.journal is not None and run.journal.is_past(step):
-                raise SchemaChanged(
-                    f"the run {run.id!r} cannot be taken up: it went on without calling {call.callee.name}, whose"
-                    " arguments fit now; nothing was executed. Begin a new run, or restore the tool"
-                )
-            begun = None if run.journal is None else run.journal.in_flight(step)
-            id = call.id if lost else _asked_as(run, call.id)
-            if begun is not None and call.effect == "once":
-                # Another id each time: what was said before the crash is no leave to do it twice.
-                id = f"{id}!{begun.times}"
-                given, pending = decided.get(id), uncertain
-            else:
-                pending = waiting
-                given = decided.get(id) if call.requires_approval or lost else True
-            if given is None and lost and begun is None and not call.requires_approval:
-                answers[call.id] = run.answer_call(step, call, LOST)
-            elif given is None:
-                pending.append(PendingApproval(id, call.callee.name, call.arguments))
-            elif given:
-                todo.append(call)
-            else:
-                answers[call.id] = run.answer_call(step, call, LOST if begun is not None else DENIED)
+            ready = self.prepare(run, steps[call.id], call, decided, waiting, lost=lost)
+            if isinstance(ready, CheckedCall):
+                todo.append(ready)
+            elif ready is not None:
+                answers[call.id] = ready
         try:
             await self._run_calls(run, todo, steps, answers)
         finally:
             asked = {call.id: place for place, call in enumerate(calls)}  # which call ends first is chance
             run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked.get(outcome.call_id or "", -1))
             run.add_answers(calls, answers)
-        if uncertain:
-            names = ", ".join(call.tool for call in uncertain)
-            raise RunUncertain(
-                f"the run was cut off while {names} was called, and nobody knows whether it took effect; look, and"
-                f" resume with run(run_id={run.id!r}, approvals={{id: True}}) to call it again, or False to go on"
-                " without",
-                pending=uncertain,
+        waiting.raise_for(run)
+
+    def prepare(
+        self,
+        run: Run,
+        step: str,
+        call: CheckedCall,
+        decided: Mapping[str, bool],
+        waiting: Waiting,
+        *,
+        lost: bool = False,
+    ) -> CheckedCall | dict[str, Any] | None:
+        """What is to be done about a call: the call, where it is to be made; its answer, where it is not; ``None``
+        where a person decides, which is noted in ``waiting``."""
+        answers: dict[str, dict[str, Any]] = {}
+        if run.call_from_journal(step, call, answers):
+            return answers[call.id]
+        if run.journal is not None and run.journal.is_past(step):
+            raise SchemaChanged(
+                f"the run {run.id!r} cannot be taken up: it went on without calling {call.callee.name}, whose"
+                " arguments fit now; nothing was executed. Begin a new run, or restore the tool"
             )
-        if waiting:
-            names = ", ".join(call.tool for call in waiting)
-            how = "history=error.result.messages" if run.journal is None else f"run_id={run.id!r}"
-            raise ApprovalRequired(
-                f"{names} waits for a person's approval; resume with run({how}, approvals={{id: True}})",
-                pending=waiting,
-            )
+        begun = None if run.journal is None else run.journal.in_flight(step)
+        id = call.id if lost else _asked_as(run, call.id)
+        pending = waiting.approvals
+        if begun is not None and call.effect == "once":
+            # Another id each time: what was said before the crash is no leave to do it twice.
+            id = f"{id}!{begun.times}"
+            given, pending = decided.get(id), waiting.uncertain
+        else:
+            given = decided.get(id) if call.requires_approval or lost else True
+        if given is None and lost and begun is None and not call.requires_approval:
+            return run.answer_call(step, call, LOST)
+        if given is None:
+            pending.append(PendingApproval(id, call.callee.name, call.arguments))
+            return None
+        return call if given else run.answer_call(step, call, LOST if begun is not None else DENIED)
 
     async def _run_calls(
         self, run: Run, calls: Sequence[CheckedCall], steps: Mapping[str, str], answers: dict[str, dict[str, Any]]
@@ -190,31 +191,11 @@ class Caller:
         refusals: list[BrainError] = []
 
         async def one(call: CheckedCall) -> None:
-            current_call.set(call.id)
-            arguments = run.arguments
-            step = steps[call.id]
-            context = RunContext(
-                arguments.deps,
-                run.id,
-                call.id,
-                arguments.tenant,
-                run.deadline,
-                arguments.group,
-                arguments.session,
-                run.key(step),
-            )
-            if run.emit is not None:
-                run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
-            page = self._page(run, step, call)
-            outcome = await self._dispatcher.call(call, context, run.observer, page)
-            if not outcome.accepted and page.refusal is not None:
-                refusals.append(page.refusal)  # no answer to remember: with more room there may be one
-                return
-            answers[call.id] = as_content(outcome)
-            if run.journal is not None:
-                failpoint("journal.after_effect")
-                page.commit({"outcome": outcome.to_json()})
-                page.books.hand_over()  # the others of this turn may take long
+            answer = await self.make(run, call, steps[call.id])
+            if isinstance(answer, BrainError):
+                refusals.append(answer)
+            else:
+                answers[call.id] = answer
 
         if not calls:
             return
@@ -227,7 +208,36 @@ class Caller:
         if refusals:
             raise refusals[0]
 
-    def _checked(self, run: Run, call: ToolCall) -> CheckedCall:
+    async def make(self, run: Run, call: CheckedCall, step: str) -> dict[str, Any] | BrainError:
+        """Make one call: its answer; or why a budget had no room for it, which is no answer to remember, for with more
+        room there may be one. Run it in a task of its own."""
+        current_call.set(call.id)
+        arguments = run.arguments
+        context = RunContext(
+            arguments.deps,
+            run.id,
+            call.id,
+            arguments.tenant,
+            run.deadline,
+            arguments.group,
+            arguments.session,
+            run.key(step),
+        )
+        if run.emit is not None:
+            run.emit(ToolCalled(call.id, call.callee.name, call.arguments))
+        page = self._page(run, step, call)
+        outcome = await self._dispatcher.call(call, context, run.observer, page)
+        if not outcome.accepted and page.refusal is not None:
+            return page.refusal
+        if (within := run.within.get(call.id)) is not None:
+            outcome = replace(outcome, attempts=(replace(outcome.attempts[-1], wire_attempts=tuple(within)),))
+        if run.journal is not None:
+            failpoint("journal.after_effect")
+            page.commit({"outcome": outcome.to_json()})
+            page.books.hand_over()  # the others of this turn may take long
+        return as_content(outcome)
+
+    def checked(self, run: Run, call: ToolCall) -> CheckedCall:
         """The call with the values that handles in it stand for. Raises ``specialists.InvalidArguments``."""
         arguments = resolved(call.name[:64], call.arguments, run.value_by)
         return self._dispatcher.check(call if arguments is call.arguments else replace(call, arguments=arguments))
@@ -239,13 +249,40 @@ class Caller:
         arguments = jsonable(dict(call.arguments))
         return run.page(step, name, call.effect, call=call.id, arguments=arguments, schema=schema)
 
-    def _count_repeat(self, run: Run, call: CheckedCall) -> None:
-        key = (call.callee.name, _canonical(call.arguments))
+    def count_repeat(self, run: Run, call: CheckedCall) -> None:
+        """Raises :class:`RepeatLimit` when the run has made this call too often."""
+        key = (call.callee.name, canonical(call.arguments))
         run.repeats[key] += 1
         if run.repeats[key] > self._repeat_limit:
             raise RepeatLimit(
                 f"the model called {call.callee.name} {run.repeats[key]} times with the same arguments;"
                 f" repeat_limit is {self._repeat_limit}"
+            )
+
+
+class Waiting:
+    """Calls that a person decides of."""
+
+    def __init__(self) -> None:
+        self.approvals: list[PendingApproval] = []
+        self.uncertain: list[PendingApproval] = []
+
+    def raise_for(self, run: Run) -> None:
+        """Raise :class:`RunUncertain` or :class:`ApprovalRequired` if there are any."""
+        if self.uncertain:
+            names = ", ".join(call.tool for call in self.uncertain)
+            raise RunUncertain(
+                f"the run was cut off while {names} was called, and nobody knows whether it took effect; look, and"
+                f" resume with run(run_id={run.id!r}, approvals={{id: True}}) to call it again, or False to go on"
+                " without",
+                pending=self.uncertain,
+            )
+        if self.approvals:
+            names = ", ".join(call.tool for call in self.approvals)
+            how = "history=error.result.messages" if run.journal is None else f"run_id={run.id!r}"
+            raise ApprovalRequired(
+                f"{names} waits for a person's approval; resume with run({how}, approvals={{id: True}})",
+                pending=self.approvals,
             )
 
 
@@ -268,7 +305,7 @@ def _check_same(run: Run, step: str, call: ToolCall, problem: InvalidArguments) 
         )
 
 
-def _canonical(arguments: Mapping[str, Any]) -> str:
+def canonical(arguments: Mapping[str, Any]) -> str:
     """Equal arguments as equal texts. They stand in the order of the parameters already, unless some nest."""
     if all(type(value) in (str, int, float, bool, type(None)) for value in arguments.values()):
         with contextlib.suppress(NotJson):

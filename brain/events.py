@@ -26,6 +26,7 @@ __all__ = [
     "ModelResponse",
     "PendingApproval",
     "Plan",
+    "PlanMade",
     "PlanStep",
     "RunEvent",
     "Sending",
@@ -238,28 +239,49 @@ class ModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """One call of a plan. ``references`` maps a parameter's name to the index of the earlier step whose value it is."""
+    """One call of a plan, or a subtask.
+
+    ``references`` maps a parameter's name (or a place within it: ``texts[0]``) to the index of the earlier step whose
+    value it is; ``paths`` says which part of that value, where it is not the whole (``.rows[0]``). ``after``: steps
+    that come first although nothing of theirs is needed. ``task``: what a subtask is, in words; its ``tool`` is then
+    ``subtask``, and its arguments are data that it is given. ``id``: what the plan calls it.
+    """
 
     tool: str
     arguments: Mapping[str, Any]
     references: Mapping[str, int] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[int, ...] = ()
+    task: str | None = None
+    id: str = ""
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """The indices of the steps that must have ended well before it begins."""
+        return tuple(dict.fromkeys((*self.references.values(), *self.after)))
 
     def __str__(self) -> str:
         parts = [f"{name}={_short(value)}" for name, value in self.arguments.items()]
-        parts += [f"{name}=#{index + 1}" for name, index in self.references.items()]
+        parts += [f"{name}=#{index + 1}{self.paths.get(name, '')}" for name, index in self.references.items()]
+        parts += [f"after #{index + 1}" for index in self.after if index not in self.references.values()]
+        if self.task is not None:
+            parts.insert(0, _short(self.task, 60))
         return f"{self.tool}({', '.join(parts)})"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the built-in planner decided: the steps in order, or none and the ``reason``.
+    """The calls that answer a request: the steps in order, or none and the ``reason``.
 
-    ``score`` (0 .. 1) is how well the best tool fits the request, before any threshold.
+    ``score`` (0 .. 1) is how well the built-in planner's best tool fits the request, before any threshold; ``None``:
+    another made the plan. ``answer``: the index of the step whose value is the answer; ``None``: whoever planned is to
+    say what follows from the values.
     """
 
     steps: tuple[PlanStep, ...]
-    score: float
+    score: float | None = None
     reason: str | None = None
+    answer: int | None = None
 
     def __str__(self) -> str:
         return " -> ".join(str(step) for step in self.steps) if self.steps else f"abstain: {self.reason}"
@@ -336,6 +358,18 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanMade:
+    """A plan was made, and checked; its steps are going to run. ``ids``: the ids of their calls, in the plan's order.
+
+    ``reused``: the indices of the steps whose call an earlier plan of the run has made already.
+    """
+
+    plan: Plan
+    ids: tuple[str, ...]
+    reused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCalled:
     """A checked call is about to run."""
 
@@ -369,7 +403,7 @@ class Done:
     result: RunResult[Any]
 
 
-RunEvent: TypeAlias = TextDelta | ToolCalled | AttemptMade | ToolAnswered | Done
+RunEvent: TypeAlias = TextDelta | PlanMade | ToolCalled | AttemptMade | ToolAnswered | Done
 
 
 def _short(value: Any, limit: int = 40) -> str:

@@ -26,6 +26,7 @@ from .planning.parameters import Parameter
 from .planning.patterns import near_miss, patterns
 from .planning.references import NoValue, fill, suits
 from .planning.spans import Reading
+from .plans import write_plan
 
 __all__ = ["THRESHOLD", "Planner"]
 
@@ -150,6 +151,32 @@ class Planner:
         if on_text is not None:
             on_text(sentence)
         return ModelResponse(sentence, (), "stop", self.name, value_of=_call_id(turn, len(plan.steps) - 1))
+
+    async def ask_plan(
+        self,
+        request: ModelRequest,
+        *,
+        on_attempt: Callable[[WireAttempt], None],
+        on_text: Callable[[str], None] | None = None,
+    ) -> ModelResponse:
+        """The whole plan for the last user message: as text, and as calls with the ids that :meth:`ask` gives them."""
+        turn, text, _ = _last_request(request.messages)
+        plan = self.plan(text, request.tools)
+        if not plan.steps:
+            return self._abstain(plan.reason or "No tool fits the request.")
+        calls = [
+            ToolCall(_call_id(turn, index), step.tool, json.dumps(step.arguments, ensure_ascii=False))
+            for index, step in enumerate(plan.steps)
+        ]
+        return ModelResponse(write_plan(plan), tuple(calls), "tool_calls", self.name)
+
+    def fill(self, step: PlanStep, values: Mapping[int, Any], tools: Sequence[ToolSchema]) -> dict[str, Any]:
+        """The arguments of a step of its plans, with those of the earlier steps' ``values`` that it refers to.
+
+        Raises :class:`NoValue` where one of them has nothing that fits.
+        """
+        tool = next(tool for tool in tools if tool.name == step.tool)
+        return _filled(step, values, profile_of(tool))
 
     def _considered(self, request: str, tools: Sequence[ToolSchema]) -> Sequence[ToolSchema]:
         """All tools, or, of more than :data:`MANY`, those whose names and descriptions the request speaks of.

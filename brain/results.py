@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from specialists import Outcome
 
-from .events import Message, Turn, WireAttempt
+from .events import Message, Plan, Turn, WireAttempt
 from .keys import redact
 from .receipts import Usage
 
@@ -24,7 +24,7 @@ class RunResult(Generic[Out]):
     calls. ``wire_attempts``: every request that left for an endpoint, retries and fallbacks counted singly.
     ``messages``: the whole history, ready to be handed to the next run, which encodes none of it again; each is fixed,
     and ``copy.deepcopy`` gives one to change. ``repairs``: rounds in which the model was told that a call or an answer
-    of its had the wrong form.
+    of its had the wrong form. ``plans``: those that were run, with ``planning="graph"``.
 
     The repr is short: what was asked, and what the tools said, stays out of logs that show one.
     """
@@ -39,6 +39,7 @@ class RunResult(Generic[Out]):
     new_from: int
     repairs: int = 0
     tenant: str | None = None
+    plans: tuple[Plan, ...] = ()
 
     def __repr__(self) -> str:
         output = repr(self.output)

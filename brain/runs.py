@@ -25,7 +25,7 @@ from .budgets import Budget
 from .dispatch import CheckedCall, Observer
 from .encoding import EncodedMessage, NotJson, as_message
 from .errors import ConfigurationError, PromptError, RunTimeout
-from .events import AttemptMade, Message, ModelResponse, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
+from .events import AttemptMade, Message, ModelResponse, Plan, RunEvent, ToolAnswered, ToolCall, Turn, WireAttempt
 from .handles import UnknownHandle, handle_of
 from .journal import Journal, idempotency_key
 from .keys import redact
@@ -88,6 +88,11 @@ class Run:
         self.repeats: Counter[tuple[str, str]] = Counter()
         self.logged: set[int] = set()
         """Which of the calls (by :func:`id`) stand in the log."""
+        self.plans: list[Plan] = []
+        self.step_handles: dict[str, str] = {}
+        """Handles of what the steps of its plans gave, by their ids."""
+        self.within: dict[str, list[WireAttempt]] = {}
+        """What left for endpoints for runs within calls, by the calls' ids."""
         self.repairs = 0
         self.books: Books | None = None
         self.journal: Journal | None = None
@@ -135,15 +140,20 @@ class Run:
         """The error of a run that is late."""
         return RunTimeout(f"the run had {self.arguments.timeout:g} s and did not end within them")
 
-    def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> None:
+    def add_answers(self, calls: Sequence[ToolCall], answers: Mapping[str, dict[str, Any]]) -> dict[str, str]:
         """In the order asked, so that the same run writes the same history. What is still open stays unanswered.
 
-        A value gets its handle here, by its place in the conversation.
+        A value gets its handle here, by its place in the conversation. Gives the handles by the calls' ids.
         """
+        handles: dict[str, str] = {}
         for call in calls:
             if call.id in answers:
                 self.results += 1
-                self.messages.append(tool_message(call.id, answers[call.id], self.results))
+                message = tool_message(call.id, answers[call.id], self.results)
+                self.messages.append(message)
+                if "value" in answers[call.id]:
+                    handles[call.id] = handle_of(self.results, message["content"])
+        return handles
 
     def rename_duplicates(self, calls: Sequence[ToolCall]) -> list[ToolCall]:
         """Give the calls of the last message ids of their own."""
@@ -261,6 +271,7 @@ class Run:
             new_from=len(self.arguments.history),
             repairs=self.repairs,
             tenant=self.arguments.tenant,
+            plans=tuple(self.plans),
         )
 
 

@@ -5,13 +5,16 @@ How a run begins and ends is in :mod:`brain.agent`; what the calls of a turn do 
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from specialists import Cost, InvalidAnswer
+from specialists.ladder import jsonable
 
 from .calling import REPAIRS, Caller
 from .dispatch import Dispatcher
@@ -27,6 +30,8 @@ from .runs import Run
 from .storage.failpoints import failpoint
 
 __all__ = ["TurnLoop"]
+
+Ask = Callable[..., Awaitable[ModelResponse]]
 
 
 class TurnLoop:
@@ -55,19 +60,21 @@ class TurnLoop:
         self._cost_limit = cost_limit
 
     async def answer(self, run: Run, stream: bool) -> Any:
-        """Go on with ``run`` until the model has an answer: the output."""
+        """Answer ``run`` from its beginning: the output."""
         await self._caller.resume(run)
+        return await self.go_on(run, stream)
+
+    async def go_on(self, run: Run, stream: bool) -> Any:
+        """Go on with ``run`` until the model has an answer: the output."""
         while True:
             self.check_limits(run)
-            response = await self._ask(run, stream)
+            response = await self.ask(run, stream=stream)
             if response.abstention is not None:
                 raise Abstained(response.abstention) from run.last_failure
-            if response.tool_calls and response.finish_reason == "length":
-                raise self._cut_off()  # calls may be missing, so none is run
-            run.messages.append(assistant_message(response))
             if response.tool_calls:
-                await self._caller.dispatch(run, response.tool_calls)
+                await self.dispatch(run, response)
                 continue
+            run.messages.append(assistant_message(response))
             try:
                 return self.output_of(run, response)
             except InvalidAnswer as error:
@@ -76,6 +83,13 @@ class TurnLoop:
                 run.repairs += 1
                 problem = f"{str(error).rstrip('.')}. Answer again, in the form that was asked for."
                 run.messages.append(user_message(problem))
+
+    async def dispatch(self, run: Run, response: ModelResponse) -> None:
+        """Make the calls of a response."""
+        if response.finish_reason == "length":
+            raise self._cut_off()  # calls may be missing, so none is run
+        run.messages.append(assistant_message(response))
+        await self._caller.dispatch(run, response.tool_calls)
 
     def check_limits(self, run: Run) -> None:
         """Raise the limit that the run has reached, if any."""
@@ -91,7 +105,23 @@ class TurnLoop:
         if spent.high >= self._cost_limit and run.turns:
             raise CostLimit(f"the run has spent up to ${spent.high:f}, and cost_limit is ${self._cost_limit:f}")
 
-    async def _ask(self, run: Run, stream: bool) -> ModelResponse:
+    async def ask(
+        self,
+        run: Run,
+        *,
+        stream: bool = False,
+        more: Sequence[Message] = (),
+        schema: Mapping[str, Any] | None = None,
+        name: str = "answer",
+        ask: Ask | None = None,
+        shaped: Callable[[ModelResponse], ModelResponse] | None = None,
+    ) -> ModelResponse:
+        """Ask the model once, which is a turn; or take the turn from the journal.
+
+        ``more``: messages after those of the run, for this question only. ``schema`` and ``name``: the form of the
+        answer, where it is not that of the output. ``ask``: another way to ask the model. ``shaped``: what is made of
+        the response before it is written down.
+        """
         step = turn_step(len(run.turns))
         before = run.turn_from_journal(step)
         if before is not None:
@@ -102,10 +132,12 @@ class TurnLoop:
             await run.books.brain_may_work(run.meter.high)
         page = run.page(step, self._model.name, "pure")
         messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
+        messages += more
         request = ModelRequest(
             messages=messages,
             tools=run.offer.tools,
-            output_schema=None if self._typed is None else self._typed.schema,
+            output_schema=schema or (None if self._typed is None else self._typed.schema),
+            output_name=name,
             deadline=run.deadline,
             on_send=page.on_send,
             idempotency_key=run.key(step),
@@ -123,8 +155,10 @@ class TurnLoop:
 
         try:
             async with page.asking(self._model):
-                response = await self._model.ask(request, on_attempt=made, on_text=on_text)
+                response = await (ask or self._model.ask)(request, on_attempt=made, on_text=on_text)
             response = without_keys(response)
+            if shaped is not None:
+                response = shaped(response)
             return response
         except BaseException as caught:
             error = caught
@@ -158,7 +192,12 @@ class TurnLoop:
             return text
         if response.value_of is None:
             return self._typed.parse(text, self._model.name)
-        value = run.value_of(response.value_of)
+        return self.output_from(run.value_of(response.value_of))
+
+    def output_from(self, value: Any) -> Any:
+        """A tool's value as the output. Raises ``specialists.InvalidAnswer`` where it does not fit."""
+        if self._output is None:
+            return value if isinstance(value, str) else json.dumps(jsonable(value), ensure_ascii=False)
         try:
             return self._output.validate_python(value)
         except Exception:  # a ValidationError, or what a validator of the type's own raises

@@ -1,0 +1,362 @@
+"""The loop of plans: a model is asked once for a typed plan, which is checked, and run in parallel where it can be.
+
+Where a step fails, what is left is planned anew, and what was done is not done again. Where no plan can be had, the
+loop of turns goes on from there. What a plan is stands in :mod:`brain.plans`; what one call does in
+:mod:`brain.calling`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from specialists import InvalidAnswer, InvalidArguments
+from specialists.ladder import jsonable
+
+from .calling import REPAIRS, Caller, Waiting, canonical
+from .dispatch import CheckedCall, Dispatcher
+from .errors import Abstained, BrainError
+from .events import ChatModel, Message, ModelResponse, Plan, PlanMade, PlanStep, ToolCall
+from .handles import UnknownHandle, part_of, resolved
+from .journal import call_step, history_step
+from .messages import assistant_message, unanswered, user_message
+from .planner import Planner
+from .planning.references import NoValue
+from .plans import PLAN_SCHEMA, SUBTASK, plan_problems, put, read_plan
+from .runs import Run
+from .tooling import Tool
+from .turns import TurnLoop
+
+__all__ = ["REPLANS", "GraphLoop", "Subtask"]
+
+REPLANS = 2
+"""How often what is left of a plan is planned anew after a step has failed."""
+
+Subtask = Callable[[Run, str, str], Tool[..., Any]]
+"""What does a subtask of a run (the call's id, the step's name): a tool of ``task`` and ``data``."""
+
+_ASKED = (
+    "Do not call any tool now. Answer with a plan for what was asked last: the tool calls that answer it, each a step"
+    " with an id; where an argument is what an earlier step gives, refer to that step instead of writing the value."
+    " Steps that do not refer to each other run at the same time. A step without a tool is a subtask in words. Where no"
+    " tool is needed, the plan has no steps."
+)
+_AGAIN = (
+    "{failed} gave no answer. Plan what is left to be done, another way: only further steps. What was done stays done,"
+    " and is referred to by the ids of its steps, or by handle."
+)
+
+
+@dataclass
+class _Course:
+    """A plan being run: what each step answered, and the values of those that answered well."""
+
+    plan: Plan
+    calls: Sequence[ToolCall]
+    answers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[int, Any] = field(default_factory=dict)
+    waiting: Waiting = field(default_factory=Waiting)
+    refusal: BrainError | None = None
+    problem: BrainError | None = None
+
+    def settle(self, place: int, answer: dict[str, Any]) -> None:
+        self.answers[self.calls[place].id] = answer
+        if "value" in answer:
+            self.values[place] = answer["value"]
+
+    @property
+    def failed(self) -> list[int]:
+        """The steps that were made, and gave no value."""
+        return [
+            place
+            for place, call in enumerate(self.calls)
+            if call.id in self.answers and place not in self.values and "skipped" not in self.answers[call.id]
+        ]
+
+
+class GraphLoop:
+    """Shared by all runs of a brain. ``subtask``: what does a step that is no call."""
+
+    def __init__(
+        self, turns: TurnLoop, caller: Caller, dispatcher: Dispatcher, model: ChatModel, subtask: Subtask
+    ) -> None:
+        self._turns = turns
+        self._caller = caller
+        self._dispatcher = dispatcher
+        self._planner = model if isinstance(model, Planner) else None
+        self._subtask = subtask
+        self._schemas = {schema.name: schema for schema in dispatcher.schemas}
+
+    async def answer(self, run: Run, stream: bool) -> Any:
+        """Answer ``run`` from its beginning: the output."""
+        done: dict[str, Any] = {}
+        """What the plans of this run have done: the answers by tool and arguments."""
+        course = self._unfinished(run)
+        if course is None:
+            await self._caller.resume(run)
+            course = await self._next(run, done)
+        else:
+            await self._run(run, course, done, history_step, run.arguments.approvals or {})
+            if run.arguments.prompt is not None:
+                run.messages.append(user_message(run.arguments.prompt))
+                course = await self._next(run, done)
+        replans = 0
+        while course is not None:
+            failed = course.failed
+            if not failed:
+                output = self._output(run, course)
+                return output[0] if output else await self._turns.go_on(run, stream)
+            if self._planner is not None or replans == REPLANS:
+                return await self._turns.go_on(run, stream)  # which is told what failed, and says what follows from it
+            replans += 1
+            names = ", ".join(course.plan.steps[place].id or course.plan.steps[place].tool for place in failed)
+            run.messages.append(user_message(_AGAIN.format(failed=names)))
+            course = await self._next(run, done)
+        return await self._turns.go_on(run, stream)
+
+    async def _next(self, run: Run, done: dict[str, Any]) -> _Course | None:
+        """Have a plan made and run; ``None`` where the loop of turns is to go on without one."""
+        while True:
+            self._turns.check_limits(run)
+            plan: Plan | ValueError
+            response = await self._turns.ask(
+                run,
+                more=() if self._planner is not None else self._question(run),
+                schema=PLAN_SCHEMA,
+                name="plan",
+                ask=None if self._planner is None else self._planner.ask_plan,
+                shaped=lambda response: self._as_calls(run, response),
+            )
+            if response.abstention is not None:
+                raise Abstained(response.abstention) from run.last_failure
+            try:
+                plan = self._read(run, response)
+            except ValueError as error:
+                plan = error
+            if isinstance(plan, Plan) and plan.steps and response.tool_calls:
+                run.messages.append(assistant_message(response))
+                course = _Course(plan, response.tool_calls)
+                turn = len(run.turns) - 1
+                decided = run.arguments.approvals if run.from_journal else None
+                await self._run(run, course, done, partial(call_step, turn), decided or {})
+                return course
+            if response.tool_calls:  # it called tools all the same, as in the loop of turns
+                await self._turns.dispatch(run, response)
+                return None
+            if isinstance(plan, Plan):
+                return None  # no tool is needed
+            run.messages.append(assistant_message(response))
+            if run.repairs >= REPAIRS:
+                run.messages.append(
+                    user_message(f"That plan cannot be run either, and nothing was: {plan}. Go on without one.")
+                )
+                return None
+            run.repairs += 1
+            run.messages.append(user_message(f"That plan cannot be run, and nothing was: {plan}. Plan again."))
+
+    def _question(self, run: Run) -> list[Message]:
+        offered = () if run.offer is None else run.offer.tools
+        returns = {tool.name: tool.returns for tool in offered if tool.returns is not None}
+        text = _ASKED + (f" What the tools give: {json.dumps(returns, ensure_ascii=False)}" if returns else "")
+        return [user_message(text)]
+
+    def _read(self, run: Run, response: ModelResponse) -> Plan:
+        """The checked plan of a response. Raises ``ValueError`` with all its problems."""
+        plan = read_plan(response.text or "", run.step_handles)
+        problems = plan_problems(plan, self._schemas, self._check) if self._planner is None else []
+        if problems:
+            raise ValueError("; ".join(problems))
+        return plan
+
+    def _check(self, tool: str, arguments: Mapping[str, Any]) -> None:
+        self._dispatcher.check(ToolCall("", tool, json.dumps(arguments, ensure_ascii=False)))
+
+    def _as_calls(self, run: Run, response: ModelResponse) -> ModelResponse:
+        """The response with the steps of its plan as calls, which is how a history and a journal know them."""
+        if response.tool_calls or response.abstention is not None:
+            return response
+        try:
+            plan = self._read(run, response)
+        except ValueError:
+            return response
+        begun = len(run.messages)
+        calls = [
+            ToolCall(f"call_{begun}_{step.id or place}", step.tool, _shown(plan, step))
+            for place, step in enumerate(plan.steps)
+        ]
+        return replace(response, tool_calls=tuple(calls))
+
+    def _unfinished(self, run: Run) -> _Course | None:
+        """The plan that the history ends in, where steps of it are left to be made."""
+        open_calls = unanswered(run.messages)
+        if not open_calls:
+            return None
+        place = max(index for index, message in enumerate(run.messages) if message["role"] == "assistant")
+        asked = run.messages[place]
+        try:
+            plan = read_plan(asked["content"] or "")
+            calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in asked["tool_calls"]]
+            said = {m["tool_call_id"]: json.loads(m["content"]) for m in run.messages[place + 1 :]}
+        except (ValueError, TypeError, KeyError):
+            return None
+        if [call.name for call in calls] != [step.tool for step in plan.steps] or not all(
+            isinstance(each, dict) for each in said.values()
+        ):
+            return None
+        course = _Course(plan, calls)
+        for index, call in enumerate(calls):
+            if call.id in said:
+                course.settle(index, said[call.id])
+        return course
+
+    async def _run(
+        self,
+        run: Run,
+        course: _Course,
+        done: dict[str, Any],
+        step_of: Callable[[int], str],
+        decided: Mapping[str, bool],
+    ) -> None:
+        """Make the calls of a plan, each as soon as those that it needs have answered; then add the answers.
+
+        Raises what :meth:`Caller.dispatch` does.
+        """
+        plan, calls = course.plan, course.calls
+        already = frozenset(course.answers)
+        run.plans.append(plan)
+        ended = [asyncio.Event() for _ in calls]
+        lost = step_of is history_step
+        earlier = dict(done)
+        first = len(run.calls)
+
+        async def work(place: int) -> None:
+            try:
+                if calls[place].id in already:
+                    return
+                for before in plan.steps[place].needs:
+                    await ended[before].wait()
+                missing = [before for before in plan.steps[place].needs if before not in course.values]
+                if course.refusal is not None or course.problem is not None:
+                    return  # the run is going to end
+                if any(calls[before].id not in course.answers for before in missing):
+                    return  # one of them waits for a person
+                if missing:
+                    names = ", ".join(plan.steps[before].id or str(before + 1) for before in missing)
+                    course.settle(
+                        place, {"error": f"not begun: it needs {names}, which gave no answer", "skipped": True}
+                    )
+                    return
+                await self._step(run, course, place, step_of(place), decided, earlier, done, lost=lost)
+            finally:
+                ended[place].set()
+
+        if run.emit is not None:
+            run.emit(PlanMade(plan, tuple(call.id for call in calls)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for place in range(len(calls)):
+                    group.create_task(work(place))
+        except BaseExceptionGroup as several:  # a ledger that cannot be written, a run that another process has now
+            raise several.exceptions[0] from None
+        finally:
+            asked = {call.id: place for place, call in enumerate(calls)}
+            run.calls[first:] = sorted(run.calls[first:], key=lambda outcome: asked.get(outcome.call_id or "", -1))
+            handles = run.add_answers([call for call in calls if call.id not in already], course.answers)
+            ids = {call.id: step.id for call, step in zip(calls, plan.steps, strict=True)}
+            run.step_handles.update({ids[id]: handle for id, handle in handles.items() if ids[id]})
+        if course.problem is not None:
+            raise course.problem
+        if course.refusal is not None:
+            raise course.refusal
+        course.waiting.raise_for(run)
+
+    async def _step(
+        self,
+        run: Run,
+        course: _Course,
+        place: int,
+        name: str,
+        decided: Mapping[str, bool],
+        earlier: Mapping[str, Any],
+        done: dict[str, Any],
+        *,
+        lost: bool,
+    ) -> None:
+        step, call = course.plan.steps[place], course.calls[place]
+        try:
+            arguments = self._arguments(step, course)
+        except (UnknownHandle, NoValue, ValueError) as error:
+            course.settle(place, {"error": str(error)})
+            return
+        try:
+            checked = self._checked(run, step, call, name, arguments)
+            key = f"{step.tool}\0{step.task or ''}\0{canonical(checked.arguments)}"
+            if key in earlier:  # what an earlier plan has done is not done again
+                course.settle(place, earlier[key])
+                return
+            self._caller.count_repeat(run, checked)
+        except InvalidArguments as error:
+            course.settle(place, {"error": str(error)})
+            return
+        except BrainError as error:
+            course.problem = error
+            course.settle(place, {"error": "the run was stopped before this call"})
+            return
+        if run.offer is not None and step.task is None:
+            run.offer.add(call.name)
+        ready = self._caller.prepare(run, name, checked, decided, course.waiting, lost=lost)
+        answer = await self._caller.make(run, ready, name) if isinstance(ready, CheckedCall) else ready
+        if isinstance(answer, BrainError):
+            course.refusal = answer
+        elif answer is not None:
+            course.settle(place, answer)
+            if "value" in answer:
+                done[key] = answer
+
+    def _checked(self, run: Run, step: PlanStep, call: ToolCall, name: str, arguments: dict[str, Any]) -> CheckedCall:
+        """The call of a step. Raises ``specialists.InvalidArguments``."""
+        text = json.dumps(arguments, ensure_ascii=False)
+        if step.task is None:
+            return self._caller.checked(run, replace(call, arguments=text))
+        data = json.loads(resolved(SUBTASK, text, run.value_by))
+        return CheckedCall(call.id, self._subtask(run, call.id, name), {"task": step.task, "data": data})
+
+    def _arguments(self, step: PlanStep, course: _Course) -> dict[str, Any]:
+        """The arguments of a step, with the values that it refers to. Raises ``ValueError`` and its like."""
+        values = course.values
+        if self._planner is not None and not step.paths:
+            return self._planner.fill(step, values, tuple(self._schemas.values()))
+        arguments: dict[str, Any] = json.loads(json.dumps(dict(step.arguments)))
+        for name, source in step.references.items():
+            whole = f"the value of {course.plan.steps[source].id or source + 1}"
+            put(arguments, name, part_of(values[source], step.paths.get(name, ""), whole))
+        return arguments
+
+    def _output(self, run: Run, course: _Course) -> tuple[Any] | None:
+        """The output, where the plan says which step's value it is and that fits."""
+        if course.plan.answer is None or course.plan.answer not in course.values:
+            return None
+        call = course.calls[course.plan.answer]
+        try:
+            output = self._turns.output_from(run.value_of(call.id))
+        except InvalidAnswer:
+            return None
+        if isinstance(output, str) and not output.strip():
+            return None
+        text = output if isinstance(output, str) else json.dumps(jsonable(course.values[course.plan.answer]))
+        run.messages.append(assistant_message(ModelResponse(text)))
+        return (output,)
+
+
+def _shown(plan: Plan, step: PlanStep) -> str:
+    """A step's arguments as its call has them in a history: what is referred to stands there by the step's id."""
+    arguments = dict(step.arguments)
+    for name, source in step.references.items():
+        arguments[name] = {"$from": (plan.steps[source].id or str(source + 1)) + step.paths.get(name, "")}
+    if step.task is not None:
+        arguments = {"task": step.task, **arguments}
+    return json.dumps(arguments, ensure_ascii=False)

@@ -1,0 +1,380 @@
+"""A model's plan as data: read from its text, written down, and checked against the tools before anything runs.
+
+What runs a plan is in :mod:`brain.graph`. This module knows nothing of runs or models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+from typing import Any, TypeVar
+
+from specialists import InvalidArguments
+from specialists.strict_json import loads
+
+from .events import Plan, PlanStep, ToolSchema
+
+__all__ = ["MOST_STEPS", "PLAN_SCHEMA", "SUBTASK", "plan_problems", "put", "read_plan", "write_plan"]
+
+T = TypeVar("T")
+
+MOST_STEPS = 64
+"""Steps that one plan may have."""
+SUBTASK = "subtask"
+"""What the call of a subtask is called."""
+
+PLAN_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "steps": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string", "description": "a short name of its own: a, b, c"},
+                    "tool": {"type": "string", "description": "the tool to call; leave it out for a subtask"},
+                    "task": {"type": "string", "description": "for a subtask: what is to be found out, in words"},
+                    "arguments": {"type": "object", "description": "the arguments that are known now"},
+                    "references": {
+                        "type": "object",
+                        "description": "arguments that are an earlier step's value: parameter name to step id, or to a"
+                        " part of its value: 'a.rows[0]'",
+                        "additionalProperties": {"type": "string"},
+                    },
+                    "after": {"type": "array", "items": {"type": "string"}, "description": "steps that come first"},
+                },
+                "required": ["id"],
+            },
+        },
+        "answer": {
+            "type": ["string", "null"],
+            "description": "the step whose value, as it is, answers the request; null where words must be found for it",
+        },
+    },
+    "required": ["steps"],
+}
+"""The form in which a model is asked for a plan."""
+
+_PLACE = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[\d{1,4}\])*)")
+_STEP = re.compile(r"\.([^\W\d]\w*)|\[(\d+)\]")
+_KEYS = {"id", "tool", "task", "arguments", "references", "after"}
+
+
+def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
+    """The plan that ``text`` (JSON, also between code fences) says. ``done``: handles of what steps of earlier plans
+    gave, by their ids; a reference to one becomes its handle.
+
+    Raises ``ValueError`` with every problem of form: ids that are there twice, references to steps that are not,
+    cycles.
+    """
+    found = re.fullmatch(r"\s*```\w*\s(.*)```\s*", text, re.DOTALL)
+    try:
+        data = loads(found[1] if found else text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the plan is no JSON: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("steps"), list):
+        raise ValueError("a plan is an object with a list of steps")
+    raw = data["steps"]
+    if len(raw) > MOST_STEPS:
+        raise ValueError(f"the plan has {len(raw)} steps, and {MOST_STEPS} is the most; plan the first part")
+    problems: list[str] = []
+    places: dict[str, int] = {}
+    for place, step in enumerate(raw):
+        id = step.get("id") if isinstance(step, dict) else None
+        if not isinstance(id, str) or not id.strip():
+            problems.append(f"step {place + 1} has no id")
+        elif id in places:
+            problems.append(f"two steps have the id {_short(id)!r}")
+        else:
+            places[id] = place
+    if problems:
+        raise ValueError("; ".join(problems))
+    steps = [_read_step(step, places, done or {}, problems) for step in raw]
+    answer = data.get("answer")
+    if answer is not None and answer not in places:
+        problems.append(f"the answer is to be step {_short(str(answer))!r}, which the plan does not have")
+    try:
+        TopologicalSorter({place: step.needs for place, step in enumerate(steps)}).prepare()
+    except CycleError as error:
+        ids = list(places)
+        problems.append(f"the steps {' -> '.join(ids[place] for place in error.args[1])} wait for each other")
+    if problems:
+        raise ValueError("; ".join(problems))
+    return Plan(tuple(steps), answer=None if answer is None else places[answer])
+
+
+def write_plan(plan: Plan) -> str:
+    """``plan`` as the JSON text that :func:`read_plan` reads."""
+    ids = [step.id or f"s{place + 1}" for place, step in enumerate(plan.steps)]
+    steps = []
+    for id, step in zip(ids, plan.steps, strict=True):
+        written: dict[str, Any] = {"id": id}
+        written |= {"tool": step.tool} if step.task is None else {"task": step.task}
+        written["arguments"] = dict(step.arguments)
+        if step.references:
+            written["references"] = {
+                name: ids[source] + step.paths.get(name, "") for name, source in step.references.items()
+            }
+        if step.after:
+            written["after"] = [ids[place] for place in step.after]
+        steps.append(written)
+    answer = None if plan.answer is None else ids[plan.answer]
+    return json.dumps({"steps": steps, "answer": answer}, ensure_ascii=False)
+
+
+def plan_problems(
+    plan: Plan, tools: Mapping[str, ToolSchema], check: Callable[[str, Mapping[str, Any]], object]
+) -> list[str]:
+    """What speaks against running ``plan``: unknown tools, arguments missing, unknown or of another type, references
+    whose value cannot fit. ``check(tool, arguments)`` raises ``InvalidArguments`` for a call that is known whole."""
+    problems: list[str] = []
+    for place, step in enumerate(plan.steps):
+        name = f"step {step.id or place + 1}"
+        if step.task is not None:
+            continue
+        tool = tools.get(step.tool)
+        if tool is None:
+            nearest = difflib.get_close_matches(step.tool, tools, 3) or list(tools)[:8]
+            known = f"the nearest are {', '.join(nearest)}" if nearest else "there are none"
+            problems.append(f"{name}: there is no tool {_short(step.tool)!r}; {known}")
+        elif not step.references and not _has_handle(step.arguments):
+            try:
+                check(step.tool, step.arguments)
+            except InvalidArguments as error:
+                problems.append(f"{name}: {error}")
+        else:
+            problems += [f"{name}: {problem}" for problem in _call_problems(plan, step, tool, tools)]
+    return problems
+
+
+def put(arguments: dict[str, Any], place: str, value: Any) -> None:
+    """Put ``value`` at ``place`` (``name``, ``name[0]``, ``name.field``) into ``arguments``, making lists and objects
+    as needed; list items in their order. Raises ``ValueError`` where something else stands."""
+    name, steps = _split(place)
+    holder: Any = arguments
+    key: str | int = name
+    for field, index in _STEP.findall(steps):
+        inner: Any = {} if field else []
+        holder = _inside(holder, key, inner, place)
+        key = field or int(index)
+    _inside(holder, key, value, place, last=True)
+
+
+def _inside(holder: Any, key: str | int, new: Any, place: str, *, last: bool = False) -> Any:
+    if isinstance(key, str) and isinstance(holder, dict):
+        if last:
+            holder[key] = new
+        return holder.setdefault(key, new)
+    if isinstance(key, int) and isinstance(holder, list) and key <= len(holder):
+        if key == len(holder):
+            holder.append(new)
+        elif last:
+            holder[key] = new
+        return holder[key]
+    raise ValueError(f"nothing can be put at {place!r}")
+
+
+def _read_step(
+    raw: Mapping[str, Any], places: Mapping[str, int], done: Mapping[str, str], problems: list[str]
+) -> PlanStep:
+    id, tool, task = raw["id"], raw.get("tool"), raw.get("task")
+    name = f"step {_short(id)}"
+    tool, task = tool or None, task or None  # many write an empty text for what there is not
+    if (isinstance(tool, str)) == (isinstance(task, str)):
+        problems.append(f"{name} has a tool or a task, one of the two, as text")
+        return PlanStep("", {}, id=id)
+    if unknown := raw.keys() - _KEYS:
+        problems.append(f"{name} has {_short(min(unknown))!r}, which no step has")
+    arguments, written, after = raw.get("arguments") or {}, raw.get("references") or {}, raw.get("after") or []
+    if not isinstance(arguments, dict) or not isinstance(written, dict) or not isinstance(after, list):
+        problems.append(f"{name}: arguments and references are objects, after is a list")
+        return PlanStep(tool or SUBTASK, {}, id=id, task=task)
+    arguments = dict(arguments)
+    references: dict[str, int] = {}
+    paths: dict[str, str] = {}
+    for place, said in _spread(written):
+        if _PLACE.fullmatch(place) is None:
+            problems.append(f"{name}: {_short(place)!r} is no parameter")
+            continue
+        source, path = _source(said, places)
+        if source is None and (before := _source(said, done))[0] is not None:
+            try:
+                put(arguments, place, f"{before[0]}{before[1]}")
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+            continue
+        if source is None:
+            problems.append(f"{name}: {_short(place)!r} refers to {_short(str(said))!r}, and no step has that id")
+            continue
+        references[place] = source
+        if path:
+            paths[place] = path
+        if _split(place)[0] in arguments and place == _split(place)[0]:
+            problems.append(f"{name}: {place!r} is given and referred to; one of the two")
+    earlier = []
+    for said in after:
+        if said in places:
+            earlier.append(places[said])
+        elif said not in done:
+            problems.append(f"{name} comes after {_short(str(said))!r}, and no step has that id")
+    own = places[id]
+    if own in references.values() or own in earlier:
+        problems.append(f"{name} waits for itself")
+    return PlanStep(tool or SUBTASK, arguments, references, paths, tuple(earlier), task, id)
+
+
+def _spread(references: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """A list of references is one for each item of a list."""
+    found: list[tuple[str, Any]] = []
+    for place, said in references.items():
+        if isinstance(said, list):
+            found += [(f"{place}[{index}]", each) for index, each in enumerate(said)]
+        else:
+            found.append((place, said))
+    return found
+
+
+def _source(said: Any, places: Mapping[str, T]) -> tuple[T | None, str]:
+    """The step that a reference names, and the path within its value. Ids may themselves have dots."""
+    if not isinstance(said, str):
+        return None, ""
+    if said in places:
+        return places[said], ""
+    for id in sorted(places, key=len, reverse=True):
+        path = said.removeprefix(id)
+        if path != said and path and _PLACE.fullmatch("x" + path):
+            return places[id], path
+    return None, ""
+
+
+def _call_problems(plan: Plan, step: PlanStep, tool: ToolSchema, tools: Mapping[str, ToolSchema]) -> list[str]:
+    schema = tool.parameters
+    properties, problems = schema.get("properties", {}), []
+    given = {*step.arguments, *(_split(place)[0] for place in step.references)}
+    for missing in (name for name in schema.get("required", ()) if name not in given):
+        problems.append(f"{tool.name} needs {missing!r}, which is neither given nor referred to")
+    if schema.get("additionalProperties") is False:
+        problems += [
+            f"{tool.name} has no parameter {_short(name)!r}" for name in sorted(given) if name not in properties
+        ]
+    for name, value in step.arguments.items():
+        if name in properties and not _has_handle(value):
+            wanted = _types(properties[name], schema)
+            lax = isinstance(value, str) and wanted is not None and bool(wanted & {"integer", "number", "boolean"})
+            if wanted is not None and _type_of(value) not in wanted and not lax:  # "3" may be read as a number
+                problems.append(f"{name!r} of {tool.name} is {_listed(wanted)}, not {_type_of(value)}")
+    for place, source in step.references.items():
+        before = plan.steps[source]
+        name, steps = _split(place)
+        returns = None if before.task is not None else tools[before.tool].returns if before.tool in tools else None
+        if returns is None or name not in properties:
+            continue
+        problem = _clash(returns, step.paths.get(place, ""), properties[name], steps, schema)
+        if problem:
+            problems.append(
+                f"{place!r} of {tool.name} cannot be the value of step {before.id or source + 1}: {problem}"
+            )
+    return problems
+
+
+def _clash(
+    returns: Mapping[str, Any], path: str, parameter: Mapping[str, Any], steps: str, root: Mapping[str, Any]
+) -> str | None:
+    """Why a value of the one schema certainly does not fit the other."""
+    given: Any = returns
+    for field, index in _STEP.findall(path):
+        given = _resolved(given, returns)
+        if given is None:
+            return None
+        kinds = _types(given, returns)
+        kind = "object" if field else "array"
+        if kinds is not None and kind not in kinds:
+            return f"it is {_listed(kinds)}, and has no {field or f'[{index}]'!r}"
+        if field and "properties" in given and field not in given["properties"]:
+            if given.get("additionalProperties") in (None, False):
+                return f"it has no {field!r}, only {', '.join(list(given['properties'])[:12])}"
+            return None
+        given = given.get("properties", {}).get(field) if field else given.get("items")
+        if not isinstance(given, Mapping):
+            return None
+    wanted: Any = parameter
+    for field, _ in _STEP.findall(steps):
+        wanted = _resolved(wanted, root)
+        if wanted is None:
+            return None
+        wanted = wanted.get("properties", {}).get(field) if field else wanted.get("items")
+        if not isinstance(wanted, Mapping):
+            return None
+    one, other = _types(given, returns), _types(wanted, root)
+    if one is None or other is None or one & other or ({"integer", "number"} & one and {"integer", "number"} & other):
+        return None
+    return f"it is {_listed(one)}, and {_listed(other)} is wanted"
+
+
+def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    for _ in range(16):
+        if not isinstance(schema, Mapping):
+            return None
+        reference = schema.get("$ref")
+        if reference is None:
+            return schema if not {"anyOf", "oneOf", "allOf", "not", "if"} & schema.keys() else None
+        schema = root.get("$defs", {}).get(str(reference).rpartition("/")[2])
+    return None
+
+
+def _types(schema: Any, root: Mapping[str, Any], depth: int = 0) -> set[str] | None:
+    """The JSON types that a schema allows; ``None``: nobody can say."""
+    if not isinstance(schema, Mapping) or depth > 8:
+        return None
+    for group in ("anyOf", "oneOf"):
+        if group in schema:
+            parts = [_types(each, root, depth + 1) for each in schema[group]]
+            return None if any(part is None for part in parts) else set().union(*(part or set() for part in parts))
+    if "$ref" in schema:
+        inner = root.get("$defs", {}).get(str(schema["$ref"]).rpartition("/")[2])
+        return _types(inner, root, depth + 1)
+    if "allOf" in schema or "not" in schema or "if" in schema:
+        return None
+    if "enum" in schema:
+        return {_type_of(value) for value in schema["enum"]} | (
+            {"integer"} if any(isinstance(value, float) for value in schema["enum"]) else set()
+        )
+    if "const" in schema:
+        return {_type_of(schema["const"])}
+    kind = schema.get("type")
+    kinds = {kind} if isinstance(kind, str) else set(kind) if isinstance(kind, list) else None
+    return kinds | {"integer"} if kinds and "number" in kinds else kinds
+
+
+def _type_of(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
+        return "integer"
+    kinds: Sequence[tuple[type, str]] = ((float, "number"), (str, "string"), (list, "array"), (dict, "object"))
+    return next((name for kind, name in kinds if isinstance(value, kind)), "object")
+
+
+def _has_handle(value: Any) -> bool:
+    if isinstance(value, str):
+        return "@v" in value
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(_has_handle(part) for part in parts)
+
+
+def _split(place: str) -> tuple[str, str]:
+    found = _PLACE.fullmatch(place)
+    return (found[1], found[2]) if found else (place, "")
+
+
+def _listed(kinds: set[str]) -> str:
+    return " or ".join(sorted(kinds - {"integer"} if "number" in kinds else kinds))
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 64 else f"{text[:61]}..."
