@@ -82,7 +82,7 @@ class Context:
     for results above ``preview_above``. Then old results fold to previews with handles, and after that whole turns in
     the middle are left out: a message says how many, and names handles. The system message, pinned facts, pinned
     messages, the latest request and the latest calls with their results always stay. A turn is a message of a user and
-    all up to the next; where that is longer than a tenth of the budget, each call with its results.
+    all up to the next; where that takes more than a twentieth of the budget, each call with its results.
 
     Args:
         window: Tokens that the model reads and writes together, from 512 on.
@@ -98,8 +98,8 @@ class Context:
         head: Share of the budget that the oldest turns keep. It is what stays byte for byte when turns are left out.
         tail: The most of a request that may differ from the last one's beginning after a fold. (What is new since may
             be more than that.)
-        turns_between_folds: Turns for which each fold makes room, as far as they take no more than three fifths of
-            the budget.
+        turns_between_folds: Turns for which each fold makes room, as far as they take no more than three fifths of the
+            budget; larger ones fold more often.
         repair: Leave out results without a call and calls without a result, instead of raising.
 
     Raises:
@@ -219,7 +219,7 @@ class View:
         self.context = context
         self.head_tokens = head_tokens
         self._facts = context.facts()
-        self._named = max(8, context.rules.budget // 400)
+        self._named = max(8, context.rules.budget // 800)
         """Handles of what is left out that are named at most."""
         frame = context.size_of([_stub(10**6, 10**6, [f"@v{10**5}:0000"] * self._named, 10**6, None)])
         more = Size(context.summary_tokens, 4 * context.summary_tokens) if context.summary is not None else Size()

@@ -25,10 +25,10 @@ FoldKind = Literal["previews", "left_out", "rebuilt"]
 
 LOOKED_BACK = 30
 """Latest turns whose sizes tell how large the next ones may be."""
-LONG_TURN = 0.1
+LONG_TURN = 0.05
 """Share of the budget above which a turn may be left out in parts, each a call with its results."""
 MOST_ROOM = 0.6
-"""Share of the budget that is made free at most. With the head a fifth of a request could not stay as it was."""
+"""Share of the budget that is made free at most: a head four times as large as the latest turn needs the rest."""
 DEVIATIONS = 3.0
 """Ten turns take their mean, and so many standard deviations of their sum."""
 
@@ -114,12 +114,17 @@ def _cuts(units: Sequence[Unit], rules: Rules) -> list[int]:
 def _room(cuts: Sequence[int], units: Sequence[Unit], first: Size, rules: Rules) -> int:
     """Tokens that so many turns will hardly pass, judging by the latest ones."""
     most = min(MOST_ROOM * rules.budget, 0.75 * max(0, rules.budget - first.tokens))
-    bounds = [*cuts, len(units)][-LOOKED_BACK - 2 :]
+    wanted = max(_likely(bounds, units, rules) for bounds in (_turns(units), cuts))
+    return int(min(most, wanted))
+
+
+def _likely(begins: Sequence[int], units: Sequence[Unit], rules: Rules) -> float:
+    bounds = [*begins, len(units)][-LOOKED_BACK - 2 :]
     sizes = [sum(unit.new_size.tokens for unit in units[a:b]) for a, b in pairwise(bounds)]
     sizes = sizes[:-1] or sizes  # the last one is not over
     mean = sum(sizes) / len(sizes)
     spread = math.sqrt(sum((size - mean) ** 2 for size in sizes) / len(sizes))
-    return int(min(most, rules.turns * mean + DEVIATIONS * math.sqrt(rules.turns) * spread))
+    return rules.turns * mean + DEVIATIONS * math.sqrt(rules.turns) * spread
 
 
 def _before(layout: Layout, units: Sequence[Unit], first: Size, stub: Size) -> _Sums:
@@ -204,10 +209,22 @@ def _head(
     room: int,
 ) -> int:
     """Where the head ends: it has its share of the budget, or less, so that the tail beside it leaves the room."""
-    most = min(rules.head * rules.budget, (1 - rules.tail) * (rules.budget - room))
     now = _before(layout, units, first, stub)
     bound = layout.head if layout.left > layout.head else len(units)
-    return max((cut for cut in cuts if cut <= bound and now.tokens[cut] <= most), default=0)
+    least = (stub.bytes + 1.05 * _largest(units, rules)) * (1 - rules.tail) / rules.tail
+    wanted = (1 - rules.tail) * (rules.budget - room)
+    fitting = [cut for cut in cuts if cut <= bound and now.tokens[cut] <= rules.head * rules.budget]
+    if not fitting:
+        return 0
+    # Beside a small head the latest call alone would be more than may differ.
+    enough = [cut for cut in fitting if now.bytes[cut] >= least] or fitting[-1:]
+    return min(enough, key=lambda cut: abs(now.tokens[cut] - wanted))
+
+
+def _largest(units: Sequence[Unit], rules: Rules) -> int:
+    """Bytes of the largest of the latest units, but for what is out of all proportion."""
+    latest = [unit.new_size for unit in units[-4 * LOOKED_BACK :]]
+    return max((size.bytes for size in latest if size.tokens <= 2 * LONG_TURN * rules.budget), default=0)
 
 
 def _keep_tail(
