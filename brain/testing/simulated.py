@@ -47,6 +47,7 @@ ENDPOINT = "simulated://model"
 MOST_COSTS = 4096
 """Costs that are remembered: the same counts cost the same."""
 
+_UNPRICED = Cost.unpriced()
 _counting = threading.Lock()
 
 
@@ -192,7 +193,7 @@ class SimulatedModel:
         id, until = os.urandom(16).hex(), request.deadline
         if request.on_send is not None:
             cost = self._cost(usage)
-            worst = Cost.unpriced() if cost.high is None else Cost.bounded(0, cost.high)
+            worst = _UNPRICED if cost.high is None else Cost.bounded(0, cost.high)
             granted = await request.on_send(Sending(id, self._name, ENDPOINT, worst, answer.delay))
             if granted is not None:
                 until = min(time.monotonic() + granted, float("inf") if until is None else until)
@@ -381,7 +382,7 @@ class SimulatedModel:
 
     def _cost(self, usage: TokenUsage) -> Cost:
         if self._price is None:
-            return Cost.unpriced()
+            return _UNPRICED
         cost = self._costs.get(usage)
         if cost is None:
             if len(self._costs) >= MOST_COSTS:

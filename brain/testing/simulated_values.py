@@ -28,7 +28,8 @@ def written(value: Any, schema: Mapping[str, Any] | None, explained: Mapping[str
         value = value.model_dump(mode="json")
     if schema is None:
         return value if isinstance(value, str) else as_json(value)
-    properties = schema.get("properties") or {}
+    properties = schema.get("properties")
+    properties = properties if isinstance(properties, Mapping) else {}
     if not explained:
         if not isinstance(value, Mapping) and len(properties) == 1:
             value = {next(iter(properties)): value}
