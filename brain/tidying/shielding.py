@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
-from .events import ToolSchema
+from ..events import ToolSchema
 
 __all__ = ["Shield"]
 
@@ -32,6 +32,8 @@ _TRIES = 100_000
 """Tries of one pattern on windows of words; beyond, whole chunks of words that it matches in are protected."""
 _WORD = re.compile(r"[^ \t\n]++")
 _NAME = re.compile(r"\w+")
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half a character (a lone surrogate), which the engine cannot read."""
 _AROUND = "\"'“”‘’`,;:!?()[]<>."
 _MAY_HOLD_BLANKS = re.compile(r" |\\[sWDPpx uUnt]|\.|\[\^|\[:|\(\?[a-z]*[sx]|\\[HhNRv]")
 _WORDS = ("of", "the", "and", "desk", "word", "order", "table", "please", "message", "question", "Paris", "Message")
@@ -87,10 +89,16 @@ class Shield:
         """Where a pattern matches: a word or what is between its marks, words in a row, a line, spaced digits."""
         if not self._patterns:
             return
+        text = _HALF.sub("\ufffd", text)
         words = [(m.start(), m.end()) for m in _WORD.finditer(text)]
+        distinct = {text[start:end] for start, end in words}
         lines = list(_lines(text, words))
         for pattern in self._patterns:
-            yield from _single(text, words, pattern)
+            if not pattern.found(text):
+                continue
+            fitting = {word for word in distinct if _fits(word, pattern)}
+            if fitting:
+                yield from ((a, b) for a, b in words if text[a:b] in fitting)
             if pattern.blanks:
                 yield from _several(text, words, pattern)
                 yield from ((a, b) for a, b in lines if pattern.whole(text[a:b]))
@@ -198,12 +206,9 @@ def _goes_on(text: str, start: int, end: int) -> bool:
     return before or (end < len(text) and text[end - 1].isalnum() and text[end].isalnum())
 
 
-def _single(text: str, words: Sequence[tuple[int, int]], pattern: _Pattern) -> Iterator[tuple[int, int]]:
-    for start, end in words:
-        word = text[start:end]
-        bare = word.strip(_AROUND)
-        if pattern.whole(word) or (bare != word and pattern.whole(bare)):
-            yield start, end
+def _fits(word: str, pattern: _Pattern) -> bool:
+    bare = word.strip(_AROUND)
+    return pattern.whole(word) or (bare != word and pattern.whole(bare))
 
 
 def _several(text: str, words: Sequence[tuple[int, int]], pattern: _Pattern) -> Iterator[tuple[int, int]]:

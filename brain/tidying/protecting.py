@@ -14,19 +14,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from .characters import INVISIBLE, LINE_ENDS
 from .shielding import Shield
 
-__all__ = ["BLANKS", "INVISIBLE", "LINE_ENDS", "MARKS", "Kind", "Shape", "Stretch", "protected"]
+__all__ = ["MARKS", "Kind", "Shape", "Stretch", "protected"]
 
 Kind: TypeAlias = Literal["code", "quote", "literal", "argument", "table", "pattern", "option", "protect"]
-
-BLANKS = " \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-LINE_ENDS = "\n\r\x85\u2028\u2029"
-INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
-    "\ufff9-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]+"
-)
-"""Characters that show nothing: zero widths, soft hyphens, marks of direction, variation selectors, tags."""
 
 _SHOWN = {ord(c): "\n" for c in LINE_ENDS} | {ord(c): " " for c in "\u00a0\u1680\u202f\u205f\u3000"}
 _SHOWN |= dict.fromkeys(range(0x2000, 0x200B), " ")
@@ -39,9 +32,17 @@ _RUN = re.compile(r"`++|~{3,}+")
 _LINE_HEAD = re.compile(r"[ \t>]*(?:[-*+][ \t]|\d{1,9}[.)][ \t])?[ \t]*")
 _GAP = re.compile(r"\n[ \t]*+\n")
 _TAG = re.compile(r"<(/?)(code|pre|kbd|samp|q|blockquote|script|style)\b[^<>\n]{0,200}>", re.IGNORECASE)
-_INDENTED = re.compile(r"^(?: {4}| {0,3}\t)[ \t]*+[^ \t\n](?:[^\n]*[^ \t\n])?", re.MULTILINE)
-_BLOCK_QUOTE = re.compile(r"^ {0,3}>(?:[^\n]*[^ \t\n])?", re.MULTILINE)
-_TABLE = re.compile(r"^[^|\n]*+\|[^|\n]*+\|(?:[^\n]*[^ \t\n])?", re.MULTILINE)
+_REST = r"(?:[^\n]*[^ \t\n])?"
+
+
+def _lines(line: str, between: str = r"[ \t]*+\n") -> re.Pattern[str]:
+    """Lines of one sort after each other, without the blanks behind the last."""
+    return re.compile(rf"^{line}(?:{between}{line})*+", re.MULTILINE)
+
+
+_INDENTED = _lines(rf"(?: {{4}}| {{0,3}}\t)[ \t]*+[^ \t\n]{_REST}", r"[ \t]*+\n(?:[ \t]*+\n)*+")
+_BLOCK_QUOTE = _lines(rf" {{0,3}}>{_REST}")
+_TABLE = _lines(rf"[^|\n]*+\|[^|\n]*+\|{_REST}")
 _BRACKET = re.compile(r"[{}\[\]]")
 _NUMBER = r"[^ \t\n\d]*+\d[^ \t\n]*+"
 _LITERALS = (
@@ -50,7 +51,8 @@ _LITERALS = (
     # a mark within a word: of a host's name, a file's, a time
     re.compile(r"(?<![^ \t\n])(?:[^ \t\n.:]*+[.:]++(?![^\W_]))*+[^ \t\n.:]*+[.:]++[^\W_][^ \t\n]*+"),
 )
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}+[.,]?"
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]{{0,6}}+[.,]?"
 _DATE = re.compile(
     rf"(?<![^ \t\n])(?:\d{{1,2}}(?:st|nd|rd|th)?[ \t]++(?:of[ \t]++)?{_MONTH}(?:[ \t]++\d{{2,4}}\b)?"
     rf"|{_MONTH}[ \t]++\d{{1,4}}(?:st|nd|rd|th)?,?(?:[ \t]++\d{{4}}\b)?)",
@@ -118,17 +120,19 @@ def protected(
     shape = Shape.of(text, compatible=compatible)
     seen = shape.text
     gaps = [gap.start() for gap in _GAP.finditer(seen)]
-    code = _merged([*_code(seen, gaps), *_tagged(seen), *_blocks(_INDENTED, seen, "code", over_gaps=True)])
-    quoted = list(_blocks(_BLOCK_QUOTE, seen, "quote"))
+    code = _merged([*_code(seen, gaps), *_tagged(seen), *_found(_INDENTED, seen, "code")])
+    quoted = _found(_BLOCK_QUOTE, seen, "quote")
     masked = _masked(seen, _merged([*code, *quoted]))
     found: list[Stretch] = [*code, *quoted, *_quotes(masked), *_brackets(masked)]
-    found += _blocks(_TABLE, masked, "table")
+    found += _found(_TABLE, masked, "table")
     for pattern in _LITERALS:
-        found += [(m.start(), m.end(), "literal") for m in pattern.finditer(seen)]
-    found += [(m.start(), m.end(), "literal") for m in _DATE.finditer(seen)]
-    if "=" in seen or ":" in seen:
+        found += _found(pattern, masked, "literal")
+    lower = masked.lower()
+    if any(month in lower for month in _MONTHS):
+        found += _found(_DATE, masked, "literal")
+    if "=" in masked or ":" in masked:
         for pattern in (_ARGUMENT_LINE, _ARGUMENT):
-            found += [(m.start(), m.end(), "argument") for m in pattern.finditer(seen)]
+            found += _found(pattern, masked, "argument")
     found += [(start, end, "option") for start, end in shield.options(seen)]
     found += [(start, end, "pattern") for start, end in shield.matches(seen)]
     if shape.kept:
@@ -183,53 +187,28 @@ def _masked(text: str, found: Iterable[Stretch]) -> str:
     return "".join([*parts, text[place:]])
 
 
-def _blocks(pattern: re.Pattern[str], text: str, kind: Kind, *, over_gaps: bool = False) -> Iterator[Stretch]:
-    """Lines that ``pattern`` matches, those after each other as one stretch."""
-    block: tuple[int, int] | None = None
-    for line in pattern.finditer(text):
-        if block is not None:
-            between = text[block[1] : line.start()]
-            if not between.strip(" \t\n") and (over_gaps or between.count("\n") == 1):
-                block = (block[0], line.end())
-                continue
-            yield (*block, kind)
-        block = (line.start(), line.end())
-    if block is not None:
-        yield (*block, kind)
+def _found(pattern: re.Pattern[str], text: str, kind: Kind) -> list[Stretch]:
+    return [(match.start(), match.end(), kind) for match in pattern.finditer(text)]
 
 
-class _Ticks(NamedTuple):
-    """A run of backticks or tildes."""
+class _Fence(NamedTuple):
+    """What a run of backticks or tildes is that stands first in its line."""
 
-    start: int
-    end: int
-    char: str
     line: int
-    """Where its line begins if the run opens it, else -1."""
+    """Where the line begins."""
     stop: int
-    """Where its line ends if the run opens it, else -1."""
+    """Where the line ends."""
     closes: bool
-
-    @property
-    def size(self) -> int:
-        return self.end - self.start
+    """Nothing follows it in its line."""
 
 
-def _ticks(text: str) -> list[_Ticks]:
-    found = []
-    for run in _RUN.finditer(text):
-        start, end = run.span()
-        line = text.rfind("\n", max(0, start - 64), start) + 1
-        opens = (line > 0 or start < 64) and _LINE_HEAD.fullmatch(text, line, start) is not None
-        stop = -1
-        if opens and end - start >= 3:
-            stop = text.find("\n", end)
-            stop = len(text) if stop < 0 else stop
-        elif text[start] == "~":
-            continue
-        closes = stop >= 0 and not text[end:stop].strip(" \t")
-        found.append(_Ticks(start, end, text[start], line if stop >= 0 else -1, stop, closes))
-    return found
+def _fence(text: str, start: int, end: int) -> _Fence | None:
+    line = text.rfind("\n", max(0, start - 64), start) + 1
+    if (line == 0 and start > 64) or not _LINE_HEAD.fullmatch(text, line, start):
+        return None
+    stop = text.find("\n", end)
+    stop = len(text) if stop < 0 else stop
+    return _Fence(line, stop, not text[end:stop].strip(" \t"))
 
 
 def _code(text: str, gaps: Sequence[int]) -> Iterator[Stretch]:
@@ -238,37 +217,41 @@ def _code(text: str, gaps: Sequence[int]) -> Iterator[Stretch]:
     Beyond it, a fence in the middle of a line is one too, as people write them; one that is never closed goes to the
     end of the text.
     """
-    runs = _ticks(text)
-    following: list[int] = [-1] * len(runs)
+    runs = [run.span() for run in _RUN.finditer(text)]
+    following = [-1] * len(runs)
     last: dict[int, int] = {}
     for index in range(len(runs) - 1, -1, -1):
-        if runs[index].char == "`":
-            following[index] = last.get(runs[index].size, -1)
-            last[runs[index].size] = index
+        start, end = runs[index]
+        if text[start] == "`":
+            following[index] = last.get(end - start, -1)
+            last[end - start] = index
     index = 0
     while index < len(runs):
-        run = runs[index]
+        start, end = runs[index]
+        close = following[index]
         index += 1
-        alone = index == len(runs) or runs[index].start >= run.stop
-        if run.stop >= 0 and (run.char == "~" or alone):
+        fence = _fence(text, start, end) if end - start >= 3 else None
+        alone = fence is not None and (index == len(runs) or runs[index][0] >= fence.stop)
+        if fence is not None and (alone or text[start] == "~"):
             while index < len(runs):
-                other = runs[index]
+                low, high = runs[index]
                 index += 1
-                if other.closes and other.char == run.char and other.size >= run.size:
-                    yield run.line, other.stop, "code"
-                    break
+                if high - low >= end - start and text[low] == text[start]:
+                    other = _fence(text, low, high)
+                    if other is not None and other.closes:
+                        yield fence.line, high, "code"
+                        break
             else:
-                yield run.line, len(text), "code"
-        elif run.char == "`":
-            close = following[index - 1]
-            if close < 0 and run.size >= 3:
-                yield run.start, len(text), "code"
+                yield fence.line, len(text), "code"
+        elif text[start] == "`":
+            if close < 0 and end - start >= 3:
+                yield start, len(text), "code"
                 return
             if close < 0:
                 continue
-            end = runs[close].end
-            if run.size >= 3 or bisect_right(gaps, run.start) == bisect_right(gaps, end):
-                yield run.start, end, "code"
+            stop = runs[close][1]
+            if not gaps or end - start >= 3 or bisect_right(gaps, start) == bisect_right(gaps, stop):
+                yield start, stop, "code"
                 index = close + 1
 
 
@@ -380,9 +363,9 @@ def _paired(text: str, marks: str, role: _Role, doubts: bool) -> Iterator[tuple[
     pairs: list[tuple[int, int]] = []
     pending, doubt = -1, False
     size = len(text)
-    for found in re.finditer(rf"[{marks}]|\n[ \t]*+\n|\Z", text):
+    for found in re.finditer(rf"([{marks}])\1{{3,}}+|[{marks}]|\n[ \t]*+\n|\Z", text):
         at, end = found.span()
-        mark = found.group()
+        mark = text[at : at + 1] if end > at else ""  # four of a sort and more are one
         if mark and mark in marks:
             before, after = text[at - 1] if at else "\n", text[end] if end < size else ""
             does = role(mark, before, after, len(starts))
@@ -399,6 +382,8 @@ def _paired(text: str, marks: str, role: _Role, doubts: bool) -> Iterator[tuple[
                 if pending >= 0:
                     yield pending, end
                     pending = -1
+            continue
+        if first < 0 and not doubt:
             continue
         if starts and doubts:
             yield first, at

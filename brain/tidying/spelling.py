@@ -1,4 +1,4 @@
-"""A user's word list, and the one word of it that a misspelt word can be. Knows nothing of texts or sentences.
+"""A user's word list, and the one word of it that a misspelt word can be. Knows nothing of what is protected.
 
 A word is misspelt when it is not in the list and exactly one word of the list is one edit away: a letter too many, one
 missing, one wrong, or two neighbours changed places (the restricted Damerau-Levenshtein distance 1). Where there are
@@ -8,19 +8,28 @@ two such words it stays as it is.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
+from .characters import WHITE
 
-__all__ = ["WordList"]
+__all__ = ["SENTENCE_ENDS", "WORD", "WordList", "bare", "corrected"]
 
 MOST_BYTES = 64 * 1024 * 1024
 LONGEST = 40
 SHORTEST = 3
 """Letters of the shortest word that is ever corrected; shorter ones are near too many others."""
+
+
+WORD = re.compile(rf"[^{WHITE}]++")
+SENTENCE_ENDS = frozenset(".!?…。！？¿¡")
+_AROUND_LEFT = "([\"'“‘„«¿¡"
+_AROUND_RIGHT = ".,;:!?…)]\"'”’»"
 
 
 class WordList:
@@ -53,6 +62,11 @@ class WordList:
     def __contains__(self, word: str) -> bool:
         return word.lower() in self._listed
 
+    def like(self, word: str) -> str | None:
+        """:meth:`near`, with a capital where ``word`` has one; ``None`` too for a word with capitals inside."""
+        right = self.near(word) if word[1:].islower() else None
+        return right[:1].upper() + right[1:] if right is not None and word[0].isupper() else right
+
     def near(self, word: str) -> str | None:
         """The one word of the list that is one edit away from ``word``, as the list writes it; ``None``: none, or more.
 
@@ -78,6 +92,34 @@ class WordList:
             if len(found) > 1:
                 return None
         return self._listed[found.pop()] if found else None
+
+
+def bare(token: str) -> str:
+    """A word without the marks around it."""
+    return token.lstrip(_AROUND_LEFT).rstrip(_AROUND_RIGHT)
+
+
+def corrected(
+    piece: str, words: Mapping[str, str], before: str, ends: bool, corrections: Counter[tuple[str, str]]
+) -> str:
+    """``piece`` with the misspelt ``words`` corrected that stand free in it and are no names.
+
+    ``before``: the character before the piece, nothing at the beginning; ``ends``: the text ends with it.
+    """
+    parts, place = [], 0
+    for token in WORD.finditer(piece):
+        free = (token.start() > 0 or not before) and (token.end() < len(piece) or ends)
+        text = token.group()
+        word = bare(text)
+        right = words.get(word)
+        name = word[:1].isupper() and before != "" and before not in SENTENCE_ENDS
+        if right is not None and free and not name:
+            start = token.start() + len(text) - len(text.lstrip(_AROUND_LEFT))
+            parts += [piece[place:start], right]
+            place = start + len(word)
+            corrections[word, right] += 1
+        before = text[-1]
+    return "".join([*parts, piece[place:]]) if parts else piece
 
 
 def _reach(ordered: Sequence[str], word: str) -> int:
