@@ -13,7 +13,8 @@ from typing import Any
 
 from .encoding import EncodedMessage
 from .errors import ContextError
-from .previews import handle_of, preview_of, text_of
+from .handles import handle_of
+from .previews import preview_of, text_of
 
 __all__ = ["Exchanges", "Size", "Unit"]
 

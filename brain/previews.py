@@ -6,20 +6,16 @@ parts. This module knows nothing of windows, models or loops.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from specialists import strict_json
 
 from .events import Message
+from .handles import handle_of
 
-__all__ = ["HANDLE", "handle_of", "handles_of", "preview_of", "value_in"]
-
-HANDLE = re.compile(r"@v[1-9][0-9]{0,8}:[0-9a-f]{4}", re.ASCII)
-"""A handle, and nothing else: use ``fullmatch``."""
+__all__ = ["failed", "handles_of", "preview_of", "text_of", "value_in"]
 
 USE = "pass the handle as the argument's whole value, or read_value(handle, start, length)"
 ERROR_CHARACTERS = 200
@@ -29,16 +25,6 @@ SHORT = 200
 _FAILURES = ("error", "abstained", "denied")
 _ITEMS = 100
 """Items that are tried at most for the beginning of a list or an object."""
-
-
-def handle_of(n: int, content: str) -> str:
-    """The handle of the ``n``-th tool message (from 1) of a stored history, whose content is ``content``.
-
-    It follows from the history alone, so it is the same in every process, and nobody who writes a tool's text can know
-    it before the text stands in the history.
-    """
-    digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"@v{n}:{digest[:4]}"
 
 
 def handles_of(messages: Sequence[Message]) -> dict[str, str]:
@@ -52,6 +38,12 @@ def value_in(content: str) -> Any:
     return found["value"] if isinstance(found, dict) and _is_answer(found) else content
 
 
+def failed(content: str) -> bool:
+    """Whether a tool message with this content says that its call gave no value."""
+    found = _read(content) if content.startswith("{") and any(f'"{kind}"' in content for kind in _FAILURES) else None
+    return isinstance(found, dict) and "value" not in found and any(kind in found for kind in _FAILURES)
+
+
 def preview_of(content: str, handle: str, limit: int) -> str:
     """A tool message's content in short: JSON with the value's type, its size, its beginning, and its handle.
 
@@ -60,11 +52,11 @@ def preview_of(content: str, handle: str, limit: int) -> str:
     a denial the first 200 characters stay. What cannot be read is text like any other.
     """
     found = _read(content)
-    if isinstance(found, dict) and len(found) == 1:
-        ((kind, reason),) = found.items()
-        if kind in _FAILURES:
-            text = reason if isinstance(reason, str) else _written(reason)
-            return _written({kind: _cut(text, ERROR_CHARACTERS)})
+    kinds = [] if not isinstance(found, dict) else [kind for kind in found if kind != "handle"]
+    if len(kinds) == 1 and kinds[0] in _FAILURES:
+        reason = found[kinds[0]]
+        text = reason if isinstance(reason, str) else _written(reason)
+        return _written({kinds[0]: _cut(text, ERROR_CHARACTERS)})
     answer = isinstance(found, dict) and _is_answer(found)
     preview = _described(found["value"] if answer else content, limit)
     preview["handle"] = handle
@@ -90,7 +82,7 @@ def text_of(message: Mapping[str, Any]) -> str:
 
 
 def _is_answer(found: Mapping[str, Any]) -> bool:
-    return "value" in found and found.keys() <= {"value", "accepted_by"}
+    return "value" in found and found.keys() <= {"value", "accepted_by", "handle"}
 
 
 def _read(content: str) -> Any:

@@ -31,6 +31,7 @@ from .journal import Journal, idempotency_key
 from .keys import redact
 from .messages import ROLES, as_content, tool_message
 from .offering import Offer
+from .previews import failed, text_of, value_in
 from .receipts import Usage
 from .results import RunResult
 from .storage.changes import Effect
@@ -181,17 +182,12 @@ class Run:
         number = int(handle[2:].partition(":")[0])
         tools = (message for message in self.messages if message["role"] == "tool")
         message = next(islice(tools, number - 1, None), None) if number <= self.results else None
-        if message is None or handle_of(number, str(message["content"])) != handle:
+        if message is None or handle_of(number, text_of(message)) != handle:
             raise UnknownHandle(f"no result has the handle {handle}")
-        try:
-            content = json.loads(message["content"])
-        except (ValueError, TypeError):  # not written by this loop
-            return message["content"]
-        if not isinstance(content, dict) or not content.keys() & {"value", "error", "abstained", "denied"}:
-            return message["content"]
-        if "value" not in content:
+        content = text_of(message)
+        if failed(content):
             raise UnknownHandle(f"the call behind {handle} gave no value")
-        return content["value"]
+        return value_in(content)
 
     def key(self, step: str) -> str:
         """The idempotency key of a step."""
