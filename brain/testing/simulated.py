@@ -58,10 +58,10 @@ class SimulatedModel:
     any real model behaves; print :meth:`describe` beside them.
 
     The question is the text of the last user message. The right answer is ``solve(question)``, or that of the longest
-    key of ``answers`` that the question contains. A wrong answer is ``wrong(question, right)`` (or
-    ``wrong(question, right, chance)``, ``chance`` a ``random.Random``), else another of ``answers``, else the right one
-    spoilt in one of ``variety`` ways. Where the request has an ``output_schema`` the answer is JSON; a value that is
-    not an object is put into the schema's only property.
+    key of ``answers`` that the question contains. A wrong answer is ``wrong(question, right)`` (a parameter ``chance``,
+    where it has one, is a ``random.Random``), else another of ``answers``, else the right one spoilt in one of
+    ``variety`` ways. Where the request has an ``output_schema`` the answer is JSON; a value that is not an object is
+    put into the schema's only property.
 
     All chance comes from a hash of ``seed`` and the request: its question, its ``seed`` and its ``effort``. So another
     ``seed`` in the request is an independent draw.

@@ -66,12 +66,14 @@ def spoilt(value: Any, way: int = 0) -> Any:
 
 
 def with_chance(wrong: Callable[..., Any]) -> Callable[[str, Any, random.Random], Any]:
-    """``wrong`` as a function of question, right answer and chance, whether it takes the last or not."""
+    """``wrong`` as a function of question, right answer and chance, whether it has a parameter ``chance`` or not."""
     try:
-        inspect.signature(wrong).bind("", None, None)
-    except (TypeError, ValueError):  # two arguments, or a builtin that does not say
-        return lambda question, right, _: wrong(question, right)
-    return wrong
+        takes = "chance" in inspect.signature(wrong).parameters
+    except (TypeError, ValueError):  # a builtin that does not say
+        takes = False
+    if takes:
+        return lambda question, right, chance: wrong(question, right, chance=chance)
+    return lambda question, right, _: wrong(question, right)
 
 
 def invented(question: str, parts: int) -> list[str]:

@@ -183,7 +183,8 @@ async def test_the_ways_to_be_wrong() -> None:
 
     assert set(await samples(simulated(accuracy=0, wrong=wrong), 200)) == {12, 13, 14}
     assert set(await samples(simulated(accuracy=0, wrong=lambda question, right: 0), 5)) == {0}
-    assert set(await samples(simulated(accuracy=0, wrong=lambda question, right=None: 0), 5)) == {0}
+    assert set(await samples(simulated(accuracy=0, wrong=lambda question, right, table=3: table), 5)) == {3}
+    assert set(await samples(simulated(accuracy=0, wrong=max, solve=lambda _: "b"), 5)) == {"b"}
 
 
 @pytest.mark.parametrize(
@@ -442,6 +443,7 @@ async def test_a_question_that_bears_a_roles_name_is_a_question() -> None:
         (["1"], [1], False),
         (None, None, True),
         (math.nan, math.nan, False),
+        (json.loads('{"a":' * 500 + "7" + "}" * 500), 7, False),
     ],
 )
 def test_which_answers_are_the_right_one(value: Any, right: Any, same: bool) -> None:
@@ -627,7 +629,8 @@ async def test_the_endpoint_gives_the_answers_that_asking_in_process_gives(strea
     direct = simulated(**SETTINGS)
     with FakeEndpoint(simulated(**SETTINGS)) as endpoint:
         async with OpenAIModel("any", base_url=endpoint.base_url, retries=0) as wired:
-            for request in [*all_requests(), *(asking(QUESTION, seed=seed) for seed in range(30))]:
+            judgements = [asked_as("judgement", seed, question=QUESTION, first=1, second=2) for seed in range(60)]
+            for request in [*all_requests(), *judgements, *(asking(QUESTION, seed=seed) for seed in range(30))]:
                 here = await answer(direct, request)
                 pieces: list[str] = []
                 there = await wired.ask(request, on_attempt=lambda _: None, on_text=pieces.append if streamed else None)
