@@ -38,6 +38,14 @@ SCHEMA = Schema(
     ),
 )
 
+_WORDS = {
+    "the ledger's file": "the file of sessions",
+    "the ledger's folder": "the folder",
+    "else than a ledger": "else than sessions",
+    "for the ledger": "for the sessions",
+}
+"""What is said of a ledger's file, as it is said of one of sessions."""
+
 
 class Sessions(Protocol):
     """Where sessions are kept: four methods, safe for concurrent calls from any event loop.
@@ -217,8 +225,9 @@ class SqliteSessions:
             done: T = await way(work)
         except LedgerError as error:
             # The file is opened and looked after as a ledger's is; who reads this has a file of sessions.
-            told = str(error).replace("the ledger's file", "the file of sessions")
-            told = told.replace("else than a ledger", "else than sessions").replace("the ledger's folder", "the folder")
+            told = str(error)
+            for theirs, ours in _WORDS.items():
+                told = told.replace(theirs, ours)
             raise SessionError(told) from error
         except sqlite3.Error as error:  # larger than SQLite's rows may be, for one
             raise SessionError(
@@ -253,9 +262,13 @@ def _rows(connection: sqlite3.Connection, session: str, number: int, count: int)
 
 def _read(text: Any) -> EncodedMessage:
     value = strict_json.loads(text) if isinstance(text, str) else None
-    if not isinstance(value, dict) or value.get("role") not in ROLES:
+    if not isinstance(value, dict) or not _is_role(value.get("role")):
         raise ValueError("it is no chat message")
     return EncodedMessage(value)
+
+
+def _is_role(role: object) -> bool:
+    return isinstance(role, str) and role in ROLES
 
 
 def _checked(messages: Sequence[Message], expected: int) -> list[EncodedMessage]:
@@ -263,7 +276,7 @@ def _checked(messages: Sequence[Message], expected: int) -> list[EncodedMessage]
         raise ConfigurationError(f"expected is how many messages the session had, not {expected!r}")
     checked = []
     for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or message["role"] not in ROLES:
+        if not isinstance(message, dict) or not _is_role(message.get("role")):
             raise ConfigurationError("a session is made of chat messages, as in result.messages")
         try:
             encoded = as_message(message)
