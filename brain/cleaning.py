@@ -39,7 +39,7 @@ class Protected(NamedTuple):
 
     ``kind``: ``code``, ``quote``, ``literal`` (numbers, dates, addresses, paths, JSON), ``argument`` (``key=value``),
     ``table``, ``pattern`` and ``option`` (of a tool's schema) or ``protect`` (the user's). Stretches that overlap are
-    one, under the kind of the first.
+    one, under the kind of the longest.
     """
 
     kind: Kind

@@ -58,9 +58,9 @@ _DATE = re.compile(
     rf"|{_MONTH}[ \t]++\d{{1,4}}(?:st|nd|rd|th)?,?(?:[ \t]++\d{{4}}\b)?)",
     re.IGNORECASE,
 )
-_ARGUMENT = re.compile(r"(?<![\w.\-])[\w.\-]++[ \t]*+(?:=|:=?)[ \t]*+[^ \t\n]++")
+_ARGUMENT = re.compile(r"(?<![\w.\-])[\w.\-]++[ \t]*+(?:=|:(?![/\\])=?)[ \t]*+[^ \t\n]++")
 _ARGUMENT_LINE = re.compile(
-    r"^[ \t]*+(?:[-*+][ \t]++)?(?:[\w.\-]++[ \t]*+=|[a-z][\w.\-]*+[ \t]*+:)(?:[^\n]*[^ \t\n])?", re.MULTILINE
+    r"^[ \t]*+(?:[-*+][ \t]++)?(?:[\w.\-]++[ \t]*+=|[a-z][\w.\-]*+[ \t]*+:(?![/\\]))(?:[^\n]*[^ \t\n])?", re.MULTILINE
 )
 
 Stretch: TypeAlias = tuple[int, int, Kind]
@@ -144,18 +144,21 @@ def protected(
 
 
 def _merged(found: list[Stretch]) -> list[Stretch]:
-    """Overlapping and touching stretches as one, which is there for the reason of its first, shortest part."""
+    """Overlapping and touching stretches as one, which is there for the reason of its longest part."""
     found.sort()
     merged: list[Stretch] = []
     first = last = -1
+    longest = 0
     why: Kind = "literal"
     for start, end, kind in found:
         if start > last:
             if last >= 0:
                 merged.append((first, last, why))
-            first, last, why = start, end, kind
-        elif end > last:
-            last = end
+            first, last, why, longest = start, end, kind, end - start
+            continue
+        last = max(last, end)
+        if end - start > longest:
+            why, longest = kind, end - start
     if last >= 0:
         merged.append((first, last, why))
     return merged
@@ -250,7 +253,7 @@ def _code(text: str, gaps: Sequence[int]) -> Iterator[Stretch]:
             if close < 0:
                 continue
             stop = runs[close][1]
-            if not gaps or end - start >= 3 or bisect_right(gaps, start) == bisect_right(gaps, stop):
+            if not gaps or end - start >= 3 or bisect_right(gaps, start) == bisect_right(gaps, stop - 1):
                 yield start, stop, "code"
                 index = close + 1
 

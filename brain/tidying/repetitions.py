@@ -21,6 +21,8 @@ _COUNTED_WORD = re.compile(r"[^\W_]+")
 
 class _Line(NamedTuple):
     text: str
+    words: str
+    """The text without the blanks before it: how far a line is indented makes it no other."""
     free: bool
     """Nothing protected and no mark of something protected is in it."""
 
@@ -37,7 +39,7 @@ def _lines(text: str, places: Iterable[tuple[int, int]]) -> Iterator[_Line]:
             if stretch[1] > end:
                 break
             stretch = next(waiting, None)
-        yield _Line(line, not touched and MARKS.search(line) is None)
+        yield _Line(line, line.lstrip(" \t"), not touched and MARKS.search(line) is None)
         start = end + 1
 
 
@@ -49,7 +51,7 @@ def _reads_as_text(line: str) -> bool:
 
 def without_repetitions(text: str, places: Sequence[tuple[int, int]], changes: Counter[str]) -> str:
     """``text`` without the lines and paragraphs that stand in it before, word for word."""
-    shown = [line for line in text.split("\n") if line]
+    shown = [line.lstrip(" \t") for line in text.split("\n") if line]
     if len(set(shown)) == len(shown):
         return text
     lines = list(_lines(text, places))
@@ -63,7 +65,7 @@ def without_repetitions(text: str, places: Sequence[tuple[int, int]], changes: C
         while stop < len(lines) and (lines[stop].text or not lines[stop].free):
             stop += 1
         block = lines[index:stop]
-        whole = "\n".join(line.text for line in block)
+        whole = "\n".join(line.words for line in block)
         several = len(block) > 1 and all(line.free for line in block) and len(_COUNTED_WORD.findall(whole)) >= 5
         if several and whole in paragraphs:
             changes["paragraphs"] += 1
@@ -73,11 +75,11 @@ def without_repetitions(text: str, places: Sequence[tuple[int, int]], changes: C
                 paragraphs.add(whole)
             left = []
             for line in block:
-                if line.free and line.text in known and _reads_as_text(line.text):
+                if line.free and line.words in known and _reads_as_text(line.words):
                     changes["lines"] += 1
                     continue
                 if line.free:
-                    known.add(line.text)
+                    known.add(line.words)
                 left.append(line)
         dropped = dropped or len(left) < len(block)
         kept += left
