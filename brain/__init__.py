@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from .agent import Brain
     from .budgets import Budget
+    from .cleaning import Cleaned, Cleaner, CleaningReport
+    from .context import Context
+    from .conversations import MemorySessions, Sessions, SqliteSessions
     from .errors import (
         Abstained,
         ApprovalRequired,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         BrainProtocolError,
         BudgetExceeded,
         ConfigurationError,
+        ContextError,
         ContextOverflow,
         CostLimit,
         EndpointRefused,
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
         RunTimeout,
         RunUncertain,
         SchemaChanged,
+        SessionError,
         TurnLimit,
         UnknownModel,
         UnknownRun,
@@ -74,6 +79,9 @@ if TYPE_CHECKING:
         ModelRequest,
         ModelResponse,
         PendingApproval,
+        Plan,
+        PlanMade,
+        PlanStep,
         RunEvent,
         Sending,
         TextDelta,
@@ -107,7 +115,12 @@ __all__ = [
     "Budget",
     "BudgetExceeded",
     "ChatModel",
+    "Cleaned",
+    "Cleaner",
+    "CleaningReport",
     "ConfigurationError",
+    "Context",
+    "ContextError",
     "ContextOverflow",
     "Cost",
     "CostLimit",
@@ -121,6 +134,7 @@ __all__ = [
     "Ledger",
     "LedgerError",
     "LedgerRow",
+    "MemorySessions",
     "Message",
     "MissingKey",
     "MissingRuntime",
@@ -131,6 +145,9 @@ __all__ = [
     "OpenAIModel",
     "Outcome",
     "PendingApproval",
+    "Plan",
+    "PlanMade",
+    "PlanStep",
     "Planner",
     "Price",
     "PriceBook",
@@ -152,6 +169,9 @@ __all__ = [
     "Savings",
     "SchemaChanged",
     "Sending",
+    "SessionError",
+    "Sessions",
+    "SqliteSessions",
     "TextDelta",
     "TokenUsage",
     "Tool",
@@ -177,17 +197,20 @@ _HOMES = {
         ".agent": "Brain",
         ".errors": (
             "Abstained ApprovalRequired AuthenticationFailed BrainError BrainProtocolError BudgetExceeded "
-            "ConfigurationError ContextOverflow CostLimit EndpointRefused EndpointUnavailable InvalidOutput "
-            "InvalidToolCall JournalCorrupt JournalError LedgerError MissingKey MissingRuntime ModelError "
-            "ModelTimeout PriceError PromptError RateLimited RepeatLimit RequestRejected RunBusy "
-            "RunStopped RunTaken RunTimeout RunUncertain SchemaChanged TurnLimit UnknownModel UnknownRun "
-            "UnpricedModel"
+            "ConfigurationError ContextError ContextOverflow CostLimit EndpointRefused EndpointUnavailable "
+            "InvalidOutput InvalidToolCall JournalCorrupt JournalError LedgerError MissingKey MissingRuntime "
+            "ModelError ModelTimeout PriceError PromptError RateLimited RepeatLimit RequestRejected RunBusy "
+            "RunStopped RunTaken RunTimeout RunUncertain SchemaChanged SessionError TurnLimit UnknownModel "
+            "UnknownRun UnpricedModel"
         ),
         ".events": (
-            "AttemptMade ChatModel Done Message ModelRequest ModelResponse PendingApproval RunEvent TextDelta "
-            "Sending TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
+            "AttemptMade ChatModel Done Message ModelRequest ModelResponse PendingApproval Plan PlanMade PlanStep "
+            "RunEvent TextDelta Sending TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
         ),
         ".budgets": "Budget",
+        ".cleaning": "Cleaned Cleaner CleaningReport",
+        ".context": "Context",
+        ".conversations": "MemorySessions Sessions SqliteSessions",
         ".ledger": "Ledger Reservation",
         ".models": "OpenAIModel",
         ".planner": "Planner",

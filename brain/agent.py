@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, get_args, overload
@@ -28,6 +29,9 @@ from specialists.metering import metered
 from .books import current_books
 from .budgets import Budget
 from .calling import REPAIRS, Caller
+from .cleaning import Cleaner
+from .context import Context
+from .conversations import Sessions
 from .dispatch import MOST_NAMED, Dispatcher
 from .encoding import EncodedMessage, NotJson
 from .errors import (
@@ -57,6 +61,7 @@ from .questions import TypedAnswer
 from .results import RunResult
 from .resuming import finish_of, leaving_as_before, open_run, owner_of, result_to_store, stored_result
 from .runs import NOTHING, Run, check_arguments
+from .showing import READ, Showing
 from .storage.changes import Store
 from .tooling import Tool
 from .turns import TurnLoop
@@ -94,6 +99,9 @@ class _Options(TypedDict, total=False):
     budget: Budget | Sequence[Budget] | None
     prices: PriceBook | None
     planning: Planning
+    context: Context | None
+    sessions: Sessions | None
+    cleaning: Cleaner | None
 
 
 class Brain(Generic[Out]):
@@ -133,6 +141,11 @@ class Brain(Generic[Out]):
         planning: ``"turns"``: the model is asked again after every call. ``"graph"``: it is asked once for a plan of
             calls and subtasks, which is checked before anything runs, and run in parallel where steps do not need each
             other; see :mod:`brain.graph`.
+        context: What of a long history the model is shown: a :class:`Context`. Without one it is shown all of it, but
+            for results of more than 8,000 characters, which are shown as previews, and read in parts by a tool.
+        sessions: Where conversations are kept from run to run, by ``run(session=...)``: :class:`MemorySessions`,
+            :class:`SqliteSessions`, or a store of your own.
+        cleaning: Makes prompts tidy before anything reads them: a :class:`Cleaner`.
 
     Raises:
         ConfigurationError: for tools that cannot be offered, a model name that cannot be used, an unknown specialist.
@@ -184,7 +197,17 @@ class Brain(Generic[Out]):
         budget: Budget | Sequence[Budget] | None = None,
         prices: PriceBook | None = None,
         planning: Planning = "turns",
+        context: Context | None = None,
+        sessions: Sessions | None = None,
+        cleaning: Cleaner | None = None,
     ) -> None:
+        for name, part, kind in (("context", context, Context), ("cleaning", cleaning, Cleaner)):
+            if part is not None and not isinstance(part, kind):
+                raise ConfigurationError(f"{name} is a {kind.__name__}, not {part!r}")
+        if sessions is not None and (isinstance(sessions, type) or not callable(getattr(sessions, "append", None))):
+            raise ConfigurationError(
+                f"sessions are MemorySessions(), SqliteSessions('talks.db') or like these, not {sessions!r}"
+            )
         if planning not in get_args(Planning):
             raise ConfigurationError(f"planning is 'turns' or 'graph', not {planning!r}")
         if accept not in ("verified", "certified", "confident"):
@@ -207,6 +230,8 @@ class Brain(Generic[Out]):
             raise ConfigurationError(f"prices is a PriceBook, such as PriceBook.load('prices.toml'), not {prices!r}")
         if prices is not None and cpu_rate is None:
             cpu_rate = prices.cpu_second
+        self._sessions = sessions
+        self._cleaning = cleaning
         self._rates = Rates(cpu_rate, None if prices is None else prices.gpu_second)
         self._model: ChatModel = Planner() if model is None else _as_model(model, prices)
         self._is_planner = isinstance(self._model, Planner)
@@ -218,7 +243,14 @@ class Brain(Generic[Out]):
         if isinstance(self._fallback, Planner):
             raise ConfigurationError("the planner is no language model and cannot be the fallback; name a chat model")
         callees = [_as_tool(each) for each in tools] + [_as_specialist(each) for each in specialists]
-        self._dispatcher = Dispatcher(callees, accept=accept, fallback=self._fallback, rates=self._rates, watch=watch)
+        self._dispatcher = Dispatcher(
+            callees,
+            accept=accept,
+            fallback=self._fallback,
+            rates=self._rates,
+            watch=watch,
+            own=() if self._is_planner else (READ,),
+        )
         self._offering = Offering(self._dispatcher.schemas, None if self._is_planner else tool_limit, pinned)
         self._typed, self._output = _as_output(output_type)
         self._log = None if log is None else OutcomeLog(Path(log))
@@ -233,14 +265,16 @@ class Brain(Generic[Out]):
             "model": self._model.name,
         }
         caller = Caller(self._dispatcher, repeat_limit=repeat_limit, repairs=0 if self._is_planner else REPAIRS)
-        system = _as_system(instructions)
+        summary = context.summary if context is not None else None
+        self._summary = None if summary is None else _as_model(summary, prices)
+        showing = Showing(context, self._summary, _as_system(instructions))
 
         def turns(typed: TypedAnswer | None, output: TypeAdapter[Any] | None) -> TurnLoop:
             return TurnLoop(
                 self._model,
                 caller,
                 self._dispatcher,
-                system=system,
+                showing=showing,
                 typed=typed,
                 output=output,
                 turn_limit=turn_limit,
@@ -286,7 +320,7 @@ class Brain(Generic[Out]):
 
     async def aclose(self) -> None:
         """Close the models' connections, the log, and the ledger's file where only its path was given."""
-        for model in (self._model, self._fallback):
+        for model in (self._model, self._fallback, self._summary):
             close = getattr(model, "aclose", None)
             if close is not None:
                 await close()
@@ -322,8 +356,9 @@ class Brain(Generic[Out]):
                 wait for approval are run as they stand there, so take it from where nobody can change it.
             deps: Handed to tools as ``ctx.deps``.
             tenant: For whom; written to the log and given to tools.
-            session: The conversation that this run belongs to, in the ledger and for budgets per session. It keeps no
-                messages: pass them as ``history``.
+            session: The conversation that this run belongs to, in the ledger and for budgets per session. With
+                ``Brain(sessions=...)`` it goes on from the messages that are kept there, where no ``history`` is given,
+                and a run that ends well adds its own. (Else it keeps none: pass them as ``history``.)
             run_id: A name for this run; by default a fresh one. With a ledger's file, a run of this name is taken up
                 where it was cut off: a step that was written down is not executed again, and one that is done gives
                 its result. Its prompt may be left out then.
@@ -437,7 +472,20 @@ class Brain(Generic[Out]):
     async def _open(self, run: Run, store: Store) -> None:
         """Bring the run into the ledger; with a file, take it up where it was begun before."""
         arguments = run.arguments
+        if self._sessions is not None and arguments.session is not None and not arguments.history:
+            known = store.shared and arguments.named
+            if (
+                not known or await asyncio.to_thread(store.run, arguments.run_id) is None
+            ):  # one that was begun before goes on from the history that it began with
+                history = await self._sessions.messages(arguments.session, tenant=arguments.tenant)
+                run.arguments = arguments = replace(arguments, history=tuple(history))
+                run.begin_with(history)
         run.offer = self._offering.for_run(arguments.prompt, arguments.history)
+        if self._cleaning is not None and arguments.prompt is not None:
+            cleaned = self._cleaning.clean(arguments.prompt, tools=run.offer.tools)
+            run.cleaning = cleaned.report
+            if cleaned.text.strip():  # of nothing but what would be taken out, all is kept
+                run.arguments = arguments = replace(arguments, prompt=cleaned.text)
         if not store.shared:
             await open_run(store, run, self._budgets, self._rates, {})
             return
@@ -466,6 +514,8 @@ class Brain(Generic[Out]):
         error: BaseException | None = None
         try:
             output = await self._answer(run, loop, stream)
+            if self._sessions is not None and run.arguments.session is not None and loop is self._loop:
+                await self._keep(self._sessions, run.arguments.session, run)
             problem = await self._write_log(run)
             if problem is not None:
                 raise problem
@@ -484,6 +534,12 @@ class Brain(Generic[Out]):
         with contextlib.suppress(Exception):
             ended.result = run.result(output)  # type: ignore[attr-defined]
         raise ended
+
+    async def _keep(self, sessions: Sessions, session: str, run: Run) -> None:
+        """Add what was said to the session. Raises :class:`SessionError` where another run has gone on with it."""
+        before = len(run.arguments.history)
+        new = run.messages[before:]
+        await sessions.append(session, new, tenant=run.arguments.tenant, expected=before)
 
     def _as_stored(self, run: Run, journal: Journal) -> RunResult[Any]:
         """The result of a run that was done before. Nothing is executed, and nothing is written."""

@@ -103,7 +103,10 @@ class Observer:
 
 
 class Dispatcher:
-    """The tools of a brain by name, and how a call to one of them is answered. Immutable; shared by all runs."""
+    """The tools of a brain by name, and how a call to one of them is answered. Immutable; shared by all runs.
+
+    ``own``: tools of the loop, which no list of tools names.
+    """
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class Dispatcher:
         fallback: ChatModel | None = None,
         rates: Rates = MACHINE,
         watch: Watch | None = None,
+        own: Sequence[Tool[..., Any]] = (),
     ) -> None:
         self._callees: dict[str, Callee] = {}
         for callee in callees:
@@ -126,6 +130,10 @@ class Dispatcher:
         self._watch = watch
         self._digests: dict[str, str] = {}
         self.schemas = Catalogue(tuple(self._callees.values()))
+        self._own: dict[str, Tool[..., Any]] = {}
+        for each in own:  # a tool of the application's goes before one of the loop's
+            if each.name not in self._callees:
+                self._callees[each.name] = self._own[each.name] = each
 
     def knows(self, name: str) -> bool:
         """Whether a tool of this name is registered."""
@@ -136,7 +144,8 @@ class Dispatcher:
         found = self._digests.get(name)
         callee = self._callees.get(name)
         if found is None and callee is not None:
-            schema = self.schemas[self.schemas.names.index(name)]
+            own = self._own.get(name)
+            schema = own.schema if own is not None else self.schemas[self.schemas.names.index(name)]
             effect = callee.effect if isinstance(callee, Tool) else "pure"
             returns = json.dumps(jsonable(schema.returns), sort_keys=True)
             found = self._digests[name] = digest_of(schema.encoded(), returns, effect)
@@ -160,10 +169,10 @@ class Dispatcher:
 
     def _known(self, name: str) -> str:
         """Which tools there are, or, where the list would be long, those whose names are the most like ``name``."""
-        if len(self._callees) <= MOST_NAMED:
-            return f"the tools are {', '.join(self._callees) or 'none'}"
+        if len(self.schemas.names) <= MOST_NAMED:
+            return f"the tools are {', '.join(self.schemas.names) or 'none'}"
         nearest = ", ".join(self.schemas.names[place] for place in self.schemas.best(name[:64], 8))
-        return f"of the {len(self._callees)} tools the nearest are {nearest}"
+        return f"of the {len(self.schemas.names)} tools the nearest are {nearest}"
 
     async def call(self, call: CheckedCall, context: RunContext[Any], observer: Observer, page: Page) -> Outcome[Any]:
         """Answer one call, and write on ``page`` what it takes.

@@ -19,8 +19,9 @@ from specialists.ladder import jsonable
 
 from .calling import REPAIRS, Caller, Waiting, canonical
 from .dispatch import CheckedCall, Dispatcher
+from .encoding import EncodedMessage
 from .errors import Abstained, BrainError
-from .events import ChatModel, Message, ModelResponse, Plan, PlanMade, PlanStep, ToolCall
+from .events import ChatModel, ModelResponse, Plan, PlanMade, PlanStep, ToolCall
 from .handles import UnknownHandle, part_of, resolved
 from .journal import call_step, history_step
 from .messages import assistant_message, unanswered, user_message
@@ -158,7 +159,7 @@ class GraphLoop:
             run.repairs += 1
             run.messages.append(user_message(f"That plan cannot be run, and nothing was: {plan}. Plan again."))
 
-    def _question(self, run: Run) -> list[Message]:
+    def _question(self, run: Run) -> list[EncodedMessage]:
         offered = () if run.offer is None else run.offer.tools
         returns = {tool.name: tool.returns for tool in offered if tool.returns is not None}
         text = _ASKED + (f" What the tools give: {json.dumps(returns, ensure_ascii=False)}" if returns else "")

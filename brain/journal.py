@@ -93,7 +93,7 @@ class Journal:
             return
         if row.result is None and self.is_past(step):
             raise ValueError(f"{step!r} has no result, and a later turn has")
-        if step.startswith("history"):
+        if step.startswith("history") or ", summary" in step:
             return
         turn, place = _place(step)
         asked, found = self._turns[turn_step(turn)][1].tool_calls[place], self._calls.get(step)
@@ -212,6 +212,11 @@ def turn_step(turn: int) -> str:
 def call_step(turn: int, place: int) -> str:
     """The name of a call: ``place`` in the turn's order."""
     return f"turn {turn}, call {place}"
+
+
+def summary_step(turn: int, number: int) -> str:
+    """The name of a summary that is made before a turn; ``number``: of the run's summaries."""
+    return f"turn {turn}, summary {number}"
 
 
 def history_step(place: int) -> str:
@@ -339,16 +344,20 @@ class taken_once:
             self._taken.discard(self._key)
 
 
-_STEP = re.compile(r"(?:turn (0|[1-9]\d{0,8})|history)(?:, call (0|[1-9]\d{0,8}))?")
+_STEP = re.compile(r"(?:turn (0|[1-9]\d{0,8})|history)(?:, (call|summary) (0|[1-9]\d{0,8}))?")
+_AFTER_CALLS = 10**9
+"""A summary has its place behind the calls of the turn before."""
 
 
 def _place(step: str) -> tuple[int, ...]:
     """Where a step stands among all. Raises ``ValueError`` for a name that no step has."""
     found = _STEP.fullmatch(step)
-    if found is None or step == "history":
+    if found is None or step == "history" or (found[1] is None and found[2] == "summary"):
         raise ValueError(f"{step[:64]!r} is no step")
-    turn, call = found.groups()
-    return (-1 if turn is None else int(turn), *(() if call is None else (int(call),)))
+    turn, kind, number = found.groups()
+    if kind == "summary":
+        return int(turn) - 1, _AFTER_CALLS, int(number)
+    return (-1 if turn is None else int(turn), *(() if number is None else (int(number),)))
 
 
 def _is_turn(step: str) -> bool:

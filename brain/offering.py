@@ -41,6 +41,17 @@ class Offer:
         if self._places is not None and all(tool.name != name for tool in self.tools):
             self.tools = (*self.tools, self._catalogue[self._places[name]])
 
+    def offers(self, name: str) -> bool:
+        """Whether a tool of this name is offered."""
+        return any(tool.name == name for tool in self.tools)
+
+    def show(self, tool: ToolSchema) -> bool:
+        """Offer one tool more, of the loop's own, unless one of its name is offered; whether it was not yet."""
+        if self.offers(tool.name):
+            return False
+        self.tools = (*self.tools, tool)
+        return True
+
 
 class Offering:
     """Chooses for each run. ``pinned``: names of tools that are always offered.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from specialists import Outcome
 
 from .events import Message, Plan, Turn, WireAttempt
 from .keys import redact
 from .receipts import Usage
+
+if TYPE_CHECKING:
+    from .cleaning import CleaningReport
 
 __all__ = ["RunResult"]
 
@@ -25,6 +28,7 @@ class RunResult(Generic[Out]):
     ``messages``: the whole history, ready to be handed to the next run, which encodes none of it again; each is fixed,
     and ``copy.deepcopy`` gives one to change. ``repairs``: rounds in which the model was told that a call or an answer
     of its had the wrong form. ``plans``: those that were run, with ``planning="graph"``.
+    ``cleaning``: what was done to the prompt, with ``Brain(cleaning=...)``.
 
     The repr is short: what was asked, and what the tools said, stays out of logs that show one.
     """
@@ -40,6 +44,7 @@ class RunResult(Generic[Out]):
     repairs: int = 0
     tenant: str | None = None
     plans: tuple[Plan, ...] = ()
+    cleaning: CleaningReport | None = None
 
     def __repr__(self) -> str:
         output = repr(self.output)

@@ -22,6 +22,7 @@ from specialists.metering import CpuMeter
 
 from .books import Books, Page
 from .budgets import Budget
+from .cleaning import CleaningReport
 from .dispatch import CheckedCall, Observer
 from .encoding import EncodedMessage, NotJson, as_message
 from .errors import ConfigurationError, PromptError, RunTimeout
@@ -89,6 +90,11 @@ class Run:
         self.repeats: Counter[tuple[str, str]] = Counter()
         self.logged: set[int] = set()
         """Which of the calls (by :func:`id`) stand in the log."""
+        self.cleaning: CleaningReport | None = None
+        self.view: Any = None
+        """What its model is shown of its messages (:mod:`brain.showing`)."""
+        self.summaries = 0
+        """Summaries that were asked for."""
         self.plans: list[Plan] = []
         self.step_handles: dict[str, str] = {}
         """Handles of what the steps of its plans gave, by their ids."""
@@ -268,6 +274,7 @@ class Run:
             repairs=self.repairs,
             tenant=self.arguments.tenant,
             plans=tuple(self.plans),
+            cleaning=self.cleaning,
         )
 
 

@@ -27,6 +27,7 @@ from .messages import assistant_message, user_message, without_keys
 from .planner import Planner
 from .questions import TypedAnswer
 from .runs import Run
+from .showing import Showing
 from .storage.failpoints import failpoint
 
 __all__ = ["TurnLoop"]
@@ -43,7 +44,7 @@ class TurnLoop:
         caller: Caller,
         dispatcher: Dispatcher,
         *,
-        system: EncodedMessage | None,
+        showing: Showing,
         typed: TypedAnswer | None,
         output: TypeAdapter[Any] | None,
         turn_limit: int,
@@ -53,7 +54,7 @@ class TurnLoop:
         self.is_planner = isinstance(model, Planner)
         self._caller = caller
         self._dispatcher = dispatcher
-        self._system = system
+        self._showing = showing
         self._typed = typed
         self._output = output
         self._turn_limit = turn_limit
@@ -110,7 +111,7 @@ class TurnLoop:
         run: Run,
         *,
         stream: bool = False,
-        more: Sequence[Message] = (),
+        more: Sequence[EncodedMessage] = (),
         schema: Mapping[str, Any] | None = None,
         name: str = "answer",
         ask: Ask | None = None,
@@ -130,13 +131,17 @@ class TurnLoop:
         assert run.books is not None
         if run.books.limited:
             await run.books.brain_may_work(run.meter.high)
+        form = schema or (None if self._typed is None else self._typed.schema)
+        messages: Sequence[Message]
+        if self.is_planner:  # it reads no tokens, and feeds one tool what another answered
+            messages = [*run.messages]
+        else:
+            messages = await self._showing.messages(run, more, form)
         page = run.page(step, self._model.name, "pure")
-        messages: list[Message] = [*run.messages] if self._system is None else [self._system, *run.messages]
-        messages += more
         request = ModelRequest(
             messages=messages,
             tools=run.offer.tools,
-            output_schema=schema or (None if self._typed is None else self._typed.schema),
+            output_schema=form,
             output_name=name,
             deadline=run.deadline,
             on_send=page.on_send,
