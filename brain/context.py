@@ -322,9 +322,12 @@ class View:
             self._stub, self._summed = None, (0, Size())
             size = self._size().tokens
         if kind is not None:
-            turns = sum(unit.role == "user" for unit in self._exchanges.units)
-            left = sum(len(unit.whole) for unit in self._left_out())
-            self._folds.append(Fold(at, kind, turns, before, size, left))
+            layout, units = self._layout, self._exchanges.units
+            left = 0
+            if layout.left > layout.head:
+                left = units[layout.left].first - units[layout.head].first
+                left -= sum(len(units[place].whole) for place in layout.stays)
+            self._folds.append(Fold(at, kind, self._exchanges.asked, before, size, left))
 
     def _first(self) -> Size:
         """What stands before the conversation."""
@@ -339,8 +342,12 @@ class View:
         layout, units = self._layout, self._exchanges.units
         place, size = self._summed
         while place < len(units) - 1:  # the last unit may still grow
-            if layout.shows(place):
-                size += layout.size(place, units[place])
+            if place == layout.head and layout.left > layout.head:
+                for at in layout.stays:
+                    size += layout.size(at, units[at])
+                place = layout.left
+                continue
+            size += layout.size(place, units[place])
             place += 1
         self._summed = place, size
         if place < len(units) and layout.shows(place):

@@ -20,6 +20,10 @@ __all__ = ["Exchanges", "Size", "Unit"]
 
 OLD_CHARACTERS = 40
 """Characters of a value that the preview of an old result shows: about a hundred in all."""
+READER = "read_value"
+"""The tool by which a model reads a part of a result. What it gives is shown whole when it is new."""
+MOST_READ = 4
+"""So many times ``preview_above`` characters at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,8 @@ class Exchanges:
         self._repair = repair
         self._results = 0
         self.units: list[Unit] = []
+        self.asked = 0
+        """Messages of users."""
         self.lead: list[EncodedMessage] = []
         """System and developer messages that everything begins with."""
         self.repairs: list[str] = []
@@ -123,6 +129,7 @@ class Exchanges:
         unit.whole.append(message)
         unit.new.append(message)
         self.units.append(unit)
+        self.asked += role == "user"
 
     def end_exchange(self, index: int) -> None:
         """That every call of the last unit has its result, before the message ``index`` comes."""
@@ -160,7 +167,7 @@ class Exchanges:
                 )
             self.repairs.append(f"message {index}: {what} was left out ({_shown(id)})")
             return
-        del unit.open[id]
+        call = unit.open.pop(id)
         unit.answered.add(id)
         unit.forget()
         unit.pinned = unit.pinned or self._pinned(message)
@@ -168,7 +175,9 @@ class Exchanges:
         handle = handle_of(self._results, content)
         unit.handles.append(handle)
         unit.whole.append(message)
-        if len(content) > self._preview_above:
+        # What a model reads in parts it must see, or it would read for ever.
+        reads = call["function"].get("name") == READER and len(content) <= MOST_READ * self._preview_above
+        if len(content) > self._preview_above and not reads:
             message = _shorter(message, content, preview_of(content, handle, self._preview_above // 4))
         unit.new.append(message)
 

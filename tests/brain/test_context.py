@@ -93,6 +93,16 @@ def test_a_large_result_is_a_preview_from_its_first_turn_on() -> None:
     assert value_in(handles_of(history)[content["preview"]["handle"]]) == grid
 
 
+def test_what_is_read_in_parts_is_shown() -> None:
+    """Else a model that reads a preview's value would be given a preview."""
+    reads = called("a")
+    reads["tool_calls"][0]["function"]["name"] = "read_value"
+    history = [user(), reads, result("a", "x" * 8000)]
+    assert View(Context(32_000)).of(history) == history
+    history[2] = result("a", "x" * 20_000)
+    assert View(Context(32_000)).of(history) != history
+
+
 @pytest.mark.parametrize(
     ("conversation", "window"),
     [
