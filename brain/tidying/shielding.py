@@ -23,6 +23,9 @@ _LONGEST_PATTERN = 1_000
 _LONGEST_OPTION = 200
 _MOST = 2_000
 """Patterns, and options, that are looked at."""
+_HEAVIEST = 100.0
+_HEAVIEST_TOGETHER = 1_000.0
+"""How large patterns may become when they are compiled, in ``\\w``: a thousand of them take about a second, once."""
 _NODES = 50_000
 _DEPTH = 32
 _WINDOW = 6
@@ -63,8 +66,11 @@ class Shield:
                 self._options.setdefault(word.group().lower(), []).append((option.lower(), word.start()))
         self._patterns: list[_Pattern] = []
         unread = []
+        room = _HEAVIEST_TOGETHER
         for source in patterns:
-            pattern = _compiled(source)
+            weight = _weight(source)
+            pattern = _compiled(source) if weight <= min(room, _HEAVIEST) else None
+            room -= weight if pattern is not None else 0.0
             if pattern is None:
                 unread.append(source)
             elif not pattern.loose:
@@ -110,17 +116,21 @@ class Shield:
 
 
 class _Pattern:
-    """A pattern, compiled; ``found`` is whether it matches anywhere in a text, ``whole`` whether it matches all."""
+    """A pattern, compiled: does it match within a text, all of it, or (``found``) perhaps somewhere in a longer one?"""
 
     def __init__(self, source: str) -> None:
         bare = source.removeprefix("^")
         if bare.endswith("$") and not re.search(r"(?<!\\)(?:\\\\)*\\\$$", bare):
             bare = bare[:-1]
         self._whole = _engine(rf"\A(?:{source})\z")
+        self._within = _engine(source)
         anchored = re.search(r"[\^$]|\\[AzZbB]", re.sub(r"\\[\\^$]|\[\^", "", bare))
         self._found = None if anchored else _engine(bare)
         self.blanks = _MAY_HOLD_BLANKS.search(source) is not None
-        self.loose = sum(map(_engine(source).isinstance_python, _PROBES)) >= _LOOSE
+        self.loose = sum(map(self._within.isinstance_python, _PROBES)) >= _LOOSE
+
+    def within(self, text: str) -> bool:
+        return self._within.isinstance_python(text)
 
     def whole(self, text: str) -> bool:
         return self._whole.isinstance_python(text)
@@ -131,6 +141,39 @@ class _Pattern:
 
 def _engine(source: str) -> SchemaValidator:
     return SchemaValidator(core_schema.str_schema(pattern=source, regex_engine="rust-regex", strict=True))
+
+
+_COUNT = re.compile(r"\{(\d{1,9})(?:,(\d{0,9}))?\}")
+
+
+def _weight(source: str) -> float:
+    """About how large the compiled pattern is: every repetition that is counted is written out there."""
+    sums, last, in_class, index = [0.0], 0.0, False, 0
+    while index < len(source):
+        char = source[index]
+        size, adds = 1, 0.01
+        if char == "\\":
+            size, following = 2, source[index + 1 : index + 2]
+            adds = 1.0 if following in ("w", "W", "p", "P", "S", "D") else 0.1 if following in ("d", "s") else 0.01
+        elif char == "[" and not in_class:
+            sums.append(0.0)
+            in_class = True
+        elif char == "(" and not in_class:
+            sums.append(0.0)
+        elif (char == ")" and not in_class) or (char == "]" and in_class):
+            in_class = False
+            adds = sums.pop() if len(sums) > 1 else 0.0
+        elif not in_class and (count := _COUNT.match(source, index)):
+            size = count.end() - index
+            adds = last * (max(int(count[1]), int(count[2] or 0)) - 1)
+            last += adds
+            sums[-1] += adds
+            index += size
+            continue
+        sums[-1] += adds
+        last = adds
+        index += size
+    return sum(sums)
 
 
 @lru_cache(maxsize=1024)
@@ -208,7 +251,7 @@ def _goes_on(text: str, start: int, end: int) -> bool:
 
 def _fits(word: str, pattern: _Pattern) -> bool:
     bare = word.strip(_AROUND)
-    return pattern.whole(word) or (bare != word and pattern.whole(bare))
+    return pattern.within(word) or (bare != word and pattern.within(bare))
 
 
 def _several(text: str, words: Sequence[tuple[int, int]], pattern: _Pattern) -> Iterator[tuple[int, int]]:
@@ -223,12 +266,17 @@ def _several(text: str, words: Sequence[tuple[int, int]], pattern: _Pattern) -> 
             yield start, end
             continue
         for place in range(min(_CHUNK, len(chunk))):
+            shortest = True
             for width in range(2, min(_WINDOW, len(chunk) - place) + 1):
                 low, high = chunk[place][0], chunk[place + width - 1][1]
                 stretch = text[low:high]
                 tries += 1
                 if pattern.whole(stretch) or pattern.whole(stretch.strip(_AROUND)):
                     yield low, high
+                if shortest and pattern.within(stretch):  # part of the first and of the last word, and all between
+                    shortest = False
+                    if not pattern.within(text[chunk[place + 1][0] : high]):
+                        yield low, high
 
 
 def _lines(text: str, words: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -215,6 +215,8 @@ def test_a_pattern_that_cannot_be_is_refused(protect: Any) -> None:
         (r"^[a-z]+y\u0308$", "fizzy\u0308"),
         (r"^(?=.*q)[a-z]{2} {2,}[a-z]q$", "ab    cq"),  # looking ahead is left out of it
         (r"^(?:[A-Z]  )+[A-Z]\Z", "A  B  C"),
+        (r"[A-Z]{2}  [A-Z]{3}", "xAB  CDEx"),  # a schema's pattern need not match all of a value
+        (r"q\u200b?qq", "aqqq\u200bb"),
     ],
 )
 def test_what_a_tools_pattern_matches_keeps_every_byte(pattern: str, value: str) -> None:
@@ -246,6 +248,14 @@ def test_a_pattern_that_cannot_be_tried_is_told() -> None:
     report = CLEANER.clean("a  b", tools=[schema(code={"pattern": "(unclosed"})]).report
     assert report.unread == ("(unclosed",)
     assert "(unclosed" in str(report)
+
+
+def test_patterns_that_would_be_huge_are_not_compiled() -> None:
+    heavy = [rf"^\w{{{90 + number}}}(\w{{9}}){{{number}}}$" for number in range(100)]
+    ordinary = [rf"^[A-Z]{{{number}}}-\d{{4,12}}$" for number in range(1, 60)]
+    tools = [schema(code={"pattern": pattern}) for pattern in [*heavy, *ordinary]]
+    assert set(CLEANER.clean("a  b", tools=tools).report.unread) <= set(heavy)
+    assert len(CLEANER.clean("a  b", tools=tools).report.unread) > 80
 
 
 def test_a_schema_that_contains_itself_is_read_to_its_depth() -> None:
