@@ -26,6 +26,7 @@ from specialists.ladder import AcceptLevel
 from specialists.loops import run_sync
 from specialists.metering import metered
 
+from .asking import Asker
 from .books import current_books
 from .budgets import Budget
 from .calling import REPAIRS, Caller
@@ -85,7 +86,7 @@ class _Options(TypedDict, total=False):
     tools: Sequence[Callable[..., Any]]
     specialists: Sequence[Specialist[..., Any] | str]
     instructions: str | None
-    fallback: ChatModel | str | Literal[False] | None
+    fallback: ChatModel | Asker | str | Literal[False] | None
     accept: AcceptLevel
     pinned: Sequence[str]
     tool_limit: int
@@ -117,7 +118,8 @@ class Brain(Generic[Out]):
         instructions: What a chat model is told before everything else. The planner has no use for any.
         output_type: The type of ``result.output``: ``str``, or anything pydantic can check.
         fallback: The big model that is asked a tool's typed question when no specialist's answer was accepted. By
-            default the brain's own model when that is a chat model; ``False``: none.
+            default the brain's own model when that is a chat model; ``False``: none. Or another asker, such as a vote
+            or a judged refinement of :mod:`brain.scaling`.
         accept: What a specialist's answer must be: ``"verified"``, ``"certified"`` or ``"confident"``.
         pinned: Names of tools and specialists that every request offers.
         tool_limit: Tools that a chat model is offered at most. Of more, each run offers the pinned ones, those its
@@ -183,7 +185,7 @@ class Brain(Generic[Out]):
         specialists: Sequence[Specialist[..., Any] | str] = (),
         instructions: str | None = None,
         output_type: Any = str,
-        fallback: ChatModel | str | Literal[False] | None = None,
+        fallback: ChatModel | Asker | str | Literal[False] | None = None,
         accept: AcceptLevel = "confident",
         pinned: Sequence[str] = (),
         tool_limit: int = 32,
@@ -235,9 +237,11 @@ class Brain(Generic[Out]):
         self._rates = Rates(cpu_rate, None if prices is None else prices.gpu_second)
         self._model: ChatModel = Planner() if model is None else _as_model(model, prices)
         self._is_planner = isinstance(self._model, Planner)
-        self._fallback: ChatModel | None = None
+        self._fallback: ChatModel | Asker | None = None
         if fallback is None:
             self._fallback = None if self._is_planner else self._model
+        elif isinstance(fallback, Asker):
+            self._fallback = fallback
         elif fallback is not False:
             self._fallback = _as_model(fallback, prices)
         if isinstance(self._fallback, Planner):
@@ -604,6 +608,7 @@ class Brain(Generic[Out]):
                 wire = [] if result is None else list(result.wire_attempts)
                 run.within[call] = wire
                 run.wire += wire
+                run.inner += [] if result is None else result.calls
 
         return Tool(subtask, name=SUBTASK, effect="pure")
 

@@ -70,7 +70,7 @@ class Tab:
     ``most_calls`` bounds the requests of this branch and all its branches; the budgets of the books bound them too.
     """
 
-    __slots__ = ("_call", "_key", "_left", "_local", "_observe", "_parent", "_rung", "_tool", "books", "wire")
+    __slots__ = ("_call", "_heard", "_key", "_left", "_local", "_observe", "_parent", "_rung", "_tool", "books", "wire")
 
     def __init__(
         self,
@@ -81,6 +81,7 @@ class Tab:
         tool: str | None = None,
         rung: str = "brain",
         observe: Callable[[WireAttempt], None] | None = None,
+        heard: Callable[[Outcome[Any]], None] | None = None,
     ) -> None:
         self.books = books
         self.wire: list[WireAttempt] = []
@@ -88,7 +89,7 @@ class Tab:
         self._local: list[Outcome[Any]] = []
         self._key = key
         self._call, self._tool, self._rung = call, tool, rung
-        self._observe = observe
+        self._observe, self._heard = observe, heard
         self._parent: Tab | None = None
         self._left: int | None = None
 
@@ -151,6 +152,8 @@ class Tab:
         """A specialist or a function has answered. Its wire attempts are told by :meth:`sent`."""
         for tab in self._line():
             tab._local.append(outcome)
+            if tab._heard is not None:
+                tab._heard(outcome)
 
     def _take(self) -> None:
         line = [tab for tab in self._line() if tab._left is not None]

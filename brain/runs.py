@@ -98,6 +98,8 @@ class Run:
         self.plans: list[Plan] = []
         self.step_handles: dict[str, str] = {}
         """Handles of what the steps of its plans gave, by their ids."""
+        self.inner: list[Outcome[Any]] = []
+        """What was answered on this machine within its calls: for subtasks, and for askers that are rungs."""
         self.within: dict[str, list[WireAttempt]] = {}
         """What left for endpoints for runs within calls, by the calls' ids."""
         self.repairs = 0
@@ -111,7 +113,7 @@ class Run:
         self.cpu_before = 0.0
         """CPU seconds of the brain's own work in the process that ended the run."""
         self.last_failure: BaseException | None = None
-        self.observer = Observer(attempt=self._attempt, wire=self.wire.append, ended=self._ended)
+        self.observer = Observer(self._attempt, self.wire.append, self._ended, self.inner.append)
         self._cpu_rate = cpu_rate
         self._start = time.perf_counter()
         self.deadline = None if arguments.timeout is None else time.monotonic() + arguments.timeout
@@ -253,7 +255,7 @@ class Run:
     def usage(self) -> Usage:
         """The bill so far."""
         return Usage.of(
-            self.calls,
+            [*self.calls, *self.inner] if self.inner else self.calls,
             self.wire,
             brain_cpu_seconds=self.meter.high + self.cpu_before,
             cpu_rate=self._cpu_rate,

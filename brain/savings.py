@@ -19,13 +19,13 @@ from specialists import Attempt, Cost, Outcome, Question, Specialist, load
 from specialists.costs import EXACT
 from specialists.ladder import jsonable
 
-from .dispatch import BIG_MODEL, _as_question
 from .errors import ConfigurationError
 from .events import TokenUsage, WireAttempt
 from .ledger import Ledger
 from .prices import LIST_PRICES, Price, PriceBook, Quote
 from .questions import TypedAnswer
 from .replaying import calls_of, student_t
+from .rungs import BIG_MODEL, as_question
 
 if TYPE_CHECKING:
     from .results import RunResult
@@ -410,7 +410,7 @@ def _local(outcome: Outcome[Any]) -> bool:
 
 def _question_bytes(specialist: Specialist[..., Any], arguments: Mapping[str, Any]) -> int:
     """Bytes of the messages in which the big model is asked a specialist's question."""
-    return len(_encoded(_as_question(specialist, Question(arguments, (), None), again=False)))
+    return len(_encoded(as_question(specialist, Question(arguments, (), None), again=False)))
 
 
 def _answer_bytes(value: Any) -> int:

@@ -88,6 +88,7 @@ HOUSE = {
         "tidying",
         "savings",
         "dispatch",
+        "rungs",
         "asking",
         "planner",
         "plans",
