@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import ConfigurationError, PromptError
 from .events import ToolSchema
 from .tidying.blanks import tidy_blanks
-from .tidying.characters import INVISIBLE, visible
+from .tidying.characters import INVISIBLE, Form, normalised, visible
 from .tidying.protecting import Kind, Stretch, protected
 from .tidying.repetitions import without_repetitions
 from .tidying.shielding import Shield
@@ -149,12 +148,12 @@ class Cleaner:
         boilerplate: bool = True,
         spelling: Iterable[str] | str | os.PathLike[str] | None = None,
         protect: Iterable[str | re.Pattern[str]] = (),
-        form: Literal["NFC", "NFKC"] = "NFC",
+        form: Form = "NFC",
     ) -> None:
         if form not in ("NFC", "NFKC"):
             raise ConfigurationError(f"form is 'NFC' or 'NFKC', not {form!r}")
         self._boilerplate = boilerplate
-        self._form = form
+        self._form: Form = form
         self._patterns = tuple(
             map(_pattern, (protect,) if isinstance(protect, (str, re.Pattern)) else protect)  # one alone is meant so
         )
@@ -247,12 +246,10 @@ class Cleaner:
         return tidy_blanks(piece, text, start, end, changes)
 
     def _normal(self, piece: str, changes: Counter[str]) -> str:
-        if piece.isascii() or unicodedata.is_normalized(self._form, piece):
-            return piece
-        normal = unicodedata.normalize(self._form, piece)
+        normal = normalised(piece, self._form)
         if normal != piece:
-            words = (word.group() for word in WORD.finditer(piece) if not word.group().isascii())
-            changes["normalised"] += max(1, sum(not unicodedata.is_normalized(self._form, word) for word in words))
+            pairs = zip(WORD.findall(piece), WORD.findall(normal), strict=False)
+            changes["normalised"] += max(1, sum(before != after for before, after in pairs))
         return normal
 
     def _misspelt(self, text: str, stretches: Sequence[Stretch]) -> dict[str, str]:
@@ -263,7 +260,7 @@ class Cleaner:
         for start, end, _ in [*stretches, (len(text), len(text), "protect")]:
             piece = text[place:start]
             if not piece.isascii():
-                piece = unicodedata.normalize(self._form, INVISIBLE.sub("", piece))
+                piece = normalised(INVISIBLE.sub("", piece), self._form)
             for token in WORD.findall(piece):
                 word = bare(token)
                 if word.isalpha() and word not in self._words:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
+from typing import Literal, TypeAlias
 
-__all__ = ["BLANKS", "HAN", "INVISIBLE", "LINE_ENDS", "WHITE", "visible"]
+__all__ = ["BLANKS", "HAN", "INVISIBLE", "LINE_ENDS", "WHITE", "Form", "normalised", "visible"]
+
+Form: TypeAlias = Literal["NFC", "NFKC"]
 
 BLANKS = " \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 LINE_ENDS = "\n\r\x85\u2028\u2029"
@@ -38,6 +41,18 @@ _IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 HAN = re.compile(f"[{_HAN}]")
 _FLAG = re.compile("[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
 """The tags that make a black flag that of a region (Unicode Technical Standard 51, annex C)."""
+
+
+_HEAPED = re.compile(r"([^\w\s\x00-\x7f]{31,}+)")
+"""More marks on one letter than any language has (Unicode Standard Annex 15, section 13: at most 30)."""
+
+
+def normalised(text: str, form: Form) -> str:
+    """``text`` in the normal form, but for heaps of marks: to order those takes the square of their number."""
+    if text.isascii():
+        return text
+    parts = _HEAPED.split(text)
+    return "".join(part if index % 2 else unicodedata.normalize(form, part) for index, part in enumerate(parts))
 
 
 def visible(text: str, start: int, end: int, changes: Counter[str]) -> str:
