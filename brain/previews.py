@@ -23,6 +23,9 @@ ERROR_CHARACTERS = 200
 SHORT = 200
 """Previews of fewer characters do not say how a handle is used."""
 _FAILURES = ("error", "abstained", "denied")
+GRID = 12
+"""Characters that are shown of a text of few different ones: of a grid or of digits, more would say no more."""
+_FEW, _LOOKED_AT = 16, 2000
 _ITEMS = 100
 """Items that are tried at most for the beginning of a list or an object."""
 
@@ -60,7 +63,7 @@ def preview_of(content: str, handle: str, limit: int) -> str:
     answer = isinstance(found, dict) and _is_answer(found)
     preview = _described(found["value"] if answer else content, limit)
     preview["handle"] = handle
-    if limit >= SHORT:
+    if limit >= SHORT and not (preview["type"] == "string" and len(preview["begins"]) <= GRID):
         preview["use"] = USE
     whole: dict[str, Any] = {"preview": preview}
     if answer and "accepted_by" in found:
@@ -94,7 +97,8 @@ def _read(content: str) -> Any:
 
 def _described(value: Any, limit: int) -> dict[str, Any]:
     if isinstance(value, str):
-        return {"type": "string", "characters": len(value), "begins": _cut(value, limit)}
+        few = len(set(value[:_LOOKED_AT])) <= _FEW
+        return {"type": "string", "characters": len(value), "begins": _cut(value, min(limit, GRID) if few else limit)}
     if isinstance(value, list):
         return {"type": "list", "items": len(value), "begins": _items(value, limit)}
     if isinstance(value, dict):

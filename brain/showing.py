@@ -36,6 +36,8 @@ _PREVIEW = '{"preview"'
 def read_value(value: Any, start: int = 0, length: int = 4000) -> str:
     """Read a part of an earlier result that was shown as a preview.
 
+    To give a whole result to another tool, pass its handle there as the argument's value; that needs no reading.
+
     Args:
         value: The result's handle, such as @v3:9c4f, or one with a path to a part: @v3:9c4f.rows[0].
         start: The first character that is wanted, from 0; of what is no text, of its JSON.
