@@ -26,6 +26,8 @@ __all__ = ["Context", "Fold", "SummaryRequest", "View", "estimated_tokens"]
 OUTPUT_TOKENS = 4096
 FEWEST_TOKENS = 512
 """Of a window: below it there is no room for anything."""
+HEAD_STEPS = 32
+"""Steps of the budget in which the size of the tools counts for folds."""
 REMEMBERED = 256
 """Summaries that a context remembers."""
 _WORDS = bytes(each for each in range(256) if (chr(each).isalpha() and each < 128) or each == 32 or each >= 128)
@@ -252,7 +254,7 @@ class View:
     @property
     def tokens(self) -> int:
         """The estimate of the whole request, as last shown."""
-        return self._size().tokens
+        return self._size(exact=True).tokens
 
     def of(self, stored: Sequence[Message]) -> list[EncodedMessage]:
         """What the model is shown of a whole stored history, system message included, for its next answer.
@@ -286,7 +288,7 @@ class View:
             self._reset()
             raise
         self._make_fit(len(messages))
-        size = self._size().tokens
+        size = self.tokens
         if size > self.context.rules.budget:
             raise self._too_large(size)
         self._settle()
@@ -329,15 +331,17 @@ class View:
                 left -= sum(len(units[place].whole) for place in layout.stays)
             self._folds.append(Fold(at, kind, self._exchanges.asked, before, size, left))
 
-    def _first(self) -> Size:
-        """What stands before the conversation."""
+    def _first(self, *, exact: bool = False) -> Size:
+        """What stands before the conversation. Folds go by whole steps of it, so that a tool more or less, which a run may
+        be offered on its way, moves none of them."""
         lead = self._exchanges.lead
         if self._lead_size is None or self._lead_size[0] != len(lead):
             facts = [] if self._facts is None else [self._facts]
             self._lead_size = len(lead), self.context.size_of([*lead, *facts])
-        return Size(self.head_tokens) + self._lead_size[1]
+        step = 1 if exact else max(1, self.context.rules.budget // HEAD_STEPS)
+        return Size(-(-self.head_tokens // step) * step) + self._lead_size[1]
 
-    def _size(self) -> Size:
+    def _size(self, *, exact: bool = False) -> Size:
         """Of the request as it is now."""
         layout, units = self._layout, self._exchanges.units
         place, size = self._summed
@@ -352,7 +356,7 @@ class View:
         self._summed = place, size
         if place < len(units) and layout.shows(place):
             size += layout.size(place, units[place])
-        size += self._first()
+        size += self._first(exact=exact)
         return size + self._stub_bound if layout.left > layout.head else size
 
     def _left_out(self) -> list[Unit]:
@@ -413,7 +417,7 @@ class View:
 
     def _too_large(self, size: int) -> ContextError:
         context = self.context
-        first = self._first().tokens
+        first = self._first(exact=True).tokens
         budget = context.rules.budget
         where = f"about {budget} tokens ({context.window} of the window less {context.output_tokens} for the answer)"
         if first > budget or not self._exchanges.units:

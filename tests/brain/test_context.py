@@ -183,6 +183,19 @@ def test_a_run_taken_up_elsewhere_shows_the_same_bytes() -> None:
     assert len(live.folds) > 2
 
 
+def test_a_tool_that_is_offered_on_the_way_moves_no_fold() -> None:
+    """A run begins without it, and the next one of the session looks at the same history from the beginning."""
+    context = Context(12_000)
+    live, folds = View(context, 900), 0
+    for stored in at_each_request([SYSTEM, *turns(70)]):
+        live.head_tokens = 1_000 if len(stored) > 30 else 900
+        shown = live.of(stored)
+        if len(live.folds) > folds:
+            folds = len(live.folds)
+            assert View(context, 900).of(stored) == shown
+    assert folds > 2
+
+
 def test_asking_again_changes_nothing() -> None:
     view = View(Context(8_000))
     history = [SYSTEM, *turns(80), user()]
