@@ -332,8 +332,8 @@ class View:
             self._folds.append(Fold(at, kind, self._exchanges.asked, before, size, left))
 
     def _first(self, *, exact: bool = False) -> Size:
-        """What stands before the conversation. Folds go by whole steps of it, so that a tool more or less, which a run may
-        be offered on its way, moves none of them."""
+        """What stands before the conversation. Folds go by whole steps of it, so that a tool more or less, which a run
+        may be offered on its way, moves none of them."""
         lead = self._exchanges.lead
         if self._lead_size is None or self._lead_size[0] != len(lead):
             facts = [] if self._facts is None else [self._facts]
