@@ -16,8 +16,8 @@ from typing import Any
 from brain import ModelRequest, ToolSchema
 from brain.context import Context, Fold, View
 from brain.encoding import EncodedMessage
-from brain.messages import tool_message, user_message
 from brain.handles import HANDLE
+from brain.messages import tool_message, user_message
 from brain.wire.writing import RequestWriter
 
 __all__ = ["Conversation", "Request", "measure", "requests", "shared"]

@@ -484,8 +484,10 @@ def test_previews_by_type() -> None:
     def preview(value: Any, limit: int = 20) -> Any:
         return json.loads(preview_of(json.dumps({"value": value, "accepted_by": None}), "@v1:0000", limit))["preview"]
 
-    assert preview("é" * 50)["begins"] == "é" * 20
-    assert preview("é" * 50)["characters"] == 50
+    text = "éàüöäß" + "abcdefghijklmnopqrst" * 3
+    assert preview(text)["begins"] == text[:20]
+    assert preview(text)["characters"] == len(text)
+    assert preview("01" * 50)["begins"] == "01" * 6, "more of a grid says no more"
     assert preview(list(range(1000)))["begins"] == list(range(10))
     assert preview(["x" * 50])["begins"] == '"' + "x" * 18, "the quote is written as two characters"
     assert preview({"a": 1, "b": "x" * 50})["begins"] == {"a": 1}
