@@ -394,6 +394,16 @@ class ModelAsker(Asker):
     def models(self) -> frozenset[str]:
         return frozenset((self.model.name,))
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is told nothing but the question."""
+        return not self._system
+
+    @property
+    def most_calls(self) -> int:
+        """Asks that one query takes; a model's retries come on top."""
+        return 1
+
     def asking_for(self, wants: str, instructions: str | None = None) -> ModelAsker:
         """The same model, asked for something else."""
         return ModelAsker(

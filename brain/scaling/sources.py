@@ -27,7 +27,7 @@ from ..models import model_from_name
 from ..results import RunResult
 from ..tooling import RunContext
 
-__all__ = ["asker"]
+__all__ = ["asker", "with_objections"]
 
 
 def asker(
@@ -41,8 +41,8 @@ def asker(
 
     Args:
         source: ``"openai:NAME"`` or a model, which answers by itself; a :class:`Brain`, which plans and calls its
-            tools; a specialist, whose question is its one text argument, or JSON of its arguments, and whose local rungs are
-            climbed; a function of the question, sync or async. An asker stays as it is.
+            tools; a specialist, whose question is its one text argument, or JSON of its arguments, and whose local rungs
+            are climbed; a function of the question, sync or async. An asker stays as it is.
         instructions: What a model is told before the question.
         effort: The reasoning effort of a model, where nothing else says one.
         max_output_tokens: The most that a model may write.
@@ -87,7 +87,7 @@ class _BrainAsker(Asker):
         token = current_books.set(query.tab.books)  # what the run spends, it spends from the same budgets
         try:
             result = await self._brain.run(
-                _with_objections(query), tenant=query.tab.books.scope.tenant, timeout=query.remaining() or None
+                with_objections(query), tenant=query.tab.books.scope.tenant, timeout=query.remaining() or None
             )
             fields = {"value": query.answer.take(result.output, self.name)}
         except (LedgerError, JournalError):
@@ -181,7 +181,7 @@ class _FunctionAsker(Asker):
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
         fields: dict[str, Any]
-        text = _with_objections(query)
+        text = with_objections(query)
         try:
             if inspect.iscoroutinefunction(self._function):
                 value = await self._function(text)
@@ -195,7 +195,7 @@ class _FunctionAsker(Asker):
         return Solution(source=self.name, tab=query.tab, seconds=time.perf_counter() - start, **fields)
 
 
-def _with_objections(query: Query) -> str:
+def with_objections(query: Query) -> str:
     """The question, and what was wrong with earlier answers, as one text."""
     parts = [query.text]
     for revision in query.revisions:
