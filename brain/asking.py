@@ -13,7 +13,8 @@ import hashlib
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, cast
 
@@ -70,7 +71,20 @@ class Tab:
     ``most_calls`` bounds the requests of this branch and all its branches; the budgets of the books bound them too.
     """
 
-    __slots__ = ("_call", "_heard", "_key", "_left", "_local", "_observe", "_parent", "_rung", "_tool", "books", "wire")
+    __slots__ = (
+        "_call",
+        "_heard",
+        "_key",
+        "_left",
+        "_lending",
+        "_local",
+        "_observe",
+        "_parent",
+        "_rung",
+        "_tool",
+        "books",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -92,6 +106,7 @@ class Tab:
         self._observe, self._heard = observe, heard
         self._parent: Tab | None = None
         self._left: int | None = None
+        self._lending: asyncio.Lock | None = None
 
     def branch(self, most_calls: int | None = None) -> Tab:
         """A part of this bill. ``most_calls``: requests that it may send at most, retries counted."""
@@ -136,6 +151,7 @@ class Tab:
             return reserve
 
         async def send(sending: Sending) -> float | None:
+            await self.turn()
             self._take()
             return None if reserve is None else await reserve(sending)
 
@@ -154,6 +170,41 @@ class Tab:
             tab._local.append(outcome)
             if tab._heard is not None:
                 tab._heard(outcome)
+
+    @asynccontextmanager
+    async def lent(self) -> AsyncIterator[int | None]:
+        """All the requests that are left, for a run that counts its own; ``None``: they are not bounded.
+
+        What it does not send, as :meth:`sent` is told within the block, is given back at its end. Who comes while they
+        are lent waits here. Raises :class:`BudgetExceeded` where none is left.
+        """
+        line = [tab for tab in self._line() if tab._left is not None]
+        if not line:
+            yield None
+            return
+        async with AsyncExitStack() as held:
+            for tab in reversed(line):  # from the top, so that no two wait for each other
+                tab._lending = tab._lending or asyncio.Lock()
+                await held.enter_async_context(tab._lending)
+            calls = min(cast(int, tab._left) for tab in line)
+            if calls == 0:
+                self._take()
+            before = len(self.wire)
+            for tab in line:
+                tab._left = cast(int, tab._left) - calls
+            try:
+                yield calls
+            finally:
+                unused = max(0, calls - (len(self.wire) - before))
+                for tab in line:
+                    tab._left = cast(int, tab._left) + unused
+
+    async def turn(self) -> None:
+        """Wait while requests are :meth:`lent`: what is not used of them comes back."""
+        for tab in self._line():
+            if tab._left == 0 and tab._lending is not None and tab._lending.locked():
+                async with tab._lending:
+                    pass
 
     def _take(self) -> None:
         line = [tab for tab in self._line() if tab._left is not None]
@@ -395,6 +446,11 @@ class ModelAsker(Asker):
         return frozenset((self.model.name,))
 
     @property
+    def instructions(self) -> str | None:
+        """What it is told first."""
+        return self._system[0]["content"] if self._system else None
+
+    @property
     def plain(self) -> bool:
         """Whether it is told nothing but the question."""
         return not self._system
@@ -420,6 +476,7 @@ class ModelAsker(Asker):
         fields: dict[str, Any]
         try:
             page = tab.page()
+            await tab.turn()
             request = ModelRequest(
                 messages=[*self._system, *_messages(query)],
                 output_schema=query.answer.schema,

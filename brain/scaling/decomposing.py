@@ -199,11 +199,11 @@ class Decomposer(Asker):
         except Exception as error:  # other people's code, or someone whom nobody can ask
             return None, redact(f"the router gave nobody: {type(error).__name__}: {error}")[:500]
 
-    async def _parts(
-        self, node: _Node, course: _Course, problem: str | None
-    ) -> tuple[list[WantedPart], str | None]:
+    async def _parts(self, node: _Node, course: _Course, problem: str | None) -> tuple[list[WantedPart], str | None]:
         """The parts of a task, those that are needed first; none: it is to be asked whole. And why."""
-        if not course.room(self._splitting):
+        # A split is paid for only where the calls that are left are enough for one into two.
+        least = self._answering + self._combining if self.fan_out > 1 else self._combining
+        if not course.room(self._splitting + least):
             return [], "too few calls are left to split it"
         query = node.query
         text = with_objections(query)
@@ -396,7 +396,7 @@ def _role(whole: Asker, given: Any, wants: str, instructions: str) -> Asker:
             raise ConfigurationError(f"{whole.name} is no model and does not {wants} tasks; pass {wants}=")
         return whole.asking_for(wants, instructions)
     by = as_asker(given)
-    return by.asking_for(wants, instructions) if isinstance(by, ModelAsker) and by.plain else by
+    return by.asking_for(wants, by.instructions or instructions) if isinstance(by, ModelAsker) else by
 
 
 def _most_calls(asker: Asker) -> int | None:
@@ -430,5 +430,3 @@ def _check(name: str, value: Any, least: int, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         upto = "on" if most is None else f"to {most}"
         raise ConfigurationError(f"{name} is a whole number from {least} {upto}, not {value!r}")
-
-

@@ -212,7 +212,9 @@ class Part:
         said = f"no answer: {_short(self.reason, 100)}" if self.reason is not None else _short(self.value, 60)
         wants = "" if self.type is None else f" ({self.type})"
         note = f"; {_short(self.problem, 100)}" if self.problem is not None else ""
-        return f"{_short(self.id, 30)}: {_short(self.task, 60)}{wants} -> {said} [{self.calls} calls, {self.cost}{note}]"
+        return (
+            f"{_short(self.id, 30)}: {_short(self.task, 60)}{wants} -> {said} [{self.calls} calls, {self.cost}{note}]"
+        )
 
 
 @dataclass(frozen=True, slots=True)

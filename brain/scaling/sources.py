@@ -5,6 +5,8 @@ The strategies are in the other files of this package; each is an asker around a
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
 import json
 import time
@@ -12,20 +14,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from specialists import InvalidAnswer, InvalidArguments, Outcome, Specialist
-from specialists.loops import run_in_thread
+from specialists import InvalidAnswer, InvalidArguments, Outcome, Specialist, SpecialistError
 from specialists.strict_json import loads
 
 from ..agent import Brain
-from ..asking import Asker, ModelAsker, Query, Solution
-from ..books import current_books
+from ..asking import Asker, ModelAsker, Query, Solution, Tab
+from ..books import Page, current_books
+from ..budgets import Budget
 from ..dispatch import CheckedCall, Dispatcher, Observer
-from ..errors import BrainError, ConfigurationError, JournalError, LedgerError
+from ..errors import BrainError, ConfigurationError, JournalError, LedgerError, RunTimeout
 from ..events import ChatModel
 from ..keys import redact
 from ..models import model_from_name
 from ..results import RunResult
-from ..tooling import RunContext
+from ..tooling import RunContext, Tool
 
 __all__ = ["asker", "with_objections"]
 
@@ -41,8 +43,8 @@ def asker(
 
     Args:
         source: ``"openai:NAME"`` or a model, which answers by itself; a :class:`Brain`, which plans and calls its
-            tools; a specialist, whose question is its one text argument, or JSON of its arguments, and whose local rungs
-            are climbed; a function of the question, sync or async. An asker stays as it is.
+            tools; a specialist, whose question is its one text argument, or JSON of its arguments, and whose local
+            rungs are climbed; a function of the question, sync or async. An asker stays as it is.
         instructions: What a model is told before the question.
         effort: The reasoning effort of a model, where nothing else says one.
         max_output_tokens: The most that a model may write.
@@ -80,29 +82,39 @@ class _BrainAsker(Asker):
     def name(self) -> str:
         return f"brain of {self._brain.model_name}"
 
+    def models(self) -> frozenset[str]:
+        return frozenset((self._brain.model_name,))
+
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
+        tab = query.tab
+        remaining = query.remaining()
+        if remaining == 0:
+            return _too_late(self.name, tab)
         fields: dict[str, Any]
-        result: RunResult[Any] | None
-        token = current_books.set(query.tab.books)  # what the run spends, it spends from the same budgets
+        result: RunResult[Any] | None = None
         try:
-            result = await self._brain.run(
-                with_objections(query), tenant=query.tab.books.scope.tenant, timeout=query.remaining() or None
-            )
-            fields = {"value": query.answer.take(result.output, self.name)}
+            # One run after the other where requests are counted: what a run may send is known before it begins.
+            async with tab.lent() as calls:
+                budget = None if calls is None else Budget(calls=calls)
+                token = current_books.set(tab.books)  # what the run spends, it spends from the same budgets
+                try:
+                    result = await self._brain.run(
+                        with_objections(query), tenant=tab.books.scope.tenant, timeout=remaining, budget=budget
+                    )
+                except (Exception, asyncio.CancelledError) as error:  # the run as far as it got is paid for
+                    result = getattr(error, "result", None)
+                    raise
+                finally:
+                    current_books.reset(token)
+                    if result is not None:
+                        _put_down(result, tab)
+            fields = {"value": _taken(query, result.output, self.name)}
         except (LedgerError, JournalError):
             raise
-        except (BrainError, InvalidAnswer) as error:
-            result = getattr(error, "result", None)
-            fields = {"value": None, "reason": redact(str(error)) or type(error).__name__, "failure": error}
-        finally:
-            current_books.reset(token)
-        if result is not None:
-            for attempt in result.wire_attempts:
-                query.tab.sent(attempt)
-            for outcome in result.calls:
-                query.tab.made(outcome)
-        return Solution(source=self.name, tab=query.tab, seconds=time.perf_counter() - start, report=result, **fields)
+        except Exception as error:  # a model or an output type may be the application's own
+            fields = _failed(error)
+        return Solution(source=self.name, tab=tab, seconds=time.perf_counter() - start, report=result, **fields)
 
 
 class _SpecialistAsker(Asker):
@@ -114,40 +126,35 @@ class _SpecialistAsker(Asker):
     def name(self) -> str:
         return self._specialist.name
 
+    @property
+    def most_calls(self) -> int:
+        """Attempts that one ask makes at most: its local rungs."""
+        return len(self._specialist.ladder())
+
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
-        books, ended = query.tab.books, list[Outcome[Any]]()
+        if query.remaining() == 0:
+            return _too_late(self.name, query.tab)
         try:
             call = CheckedCall(query.path or "asked", self._specialist, self._arguments(query.text))
-        except InvalidArguments as error:
-            return Solution(None, str(error), source=self.name, failure=error, tab=query.tab)
-        context: RunContext[None] = RunContext(
-            None,
-            books.scope.run,
-            call.id,
-            books.scope.tenant,
-            query.deadline,
-            session=books.scope.session,
-            idempotency_key=query.tab.key(query.path),
-        )
-
-        def heard(outcome: Outcome[Any], _: BaseException | None) -> None:
-            ended.append(outcome)
-            query.tab.made(outcome)
-
+        except Exception as error:  # the arguments do not fit, or a validator of the application's own raises
+            return Solution(source=self.name, tab=query.tab, **_failed(error))
         page = query.tab.page()
         page.tool = self._specialist.name
-        observer = Observer(attempt=lambda *_: None, wire=query.tab.sent, ended=heard)
-        outcome = await self._dispatcher.call(call, context, observer, page)
-        solution: Solution[Any] = Solution(None, outcome.reason, source=self.name, tab=query.tab, report=outcome)
+        outcome = await _dispatched(self._dispatcher, call, query, page)
+        solution: Solution[Any] = Solution(
+            None, outcome.reason, source=self.name, tab=query.tab, report=outcome, failure=page.refusal
+        )
         if outcome.accepted:
             last = outcome.attempts[-1]
             try:
                 value = query.answer.take(outcome.value, self.name)
             except InvalidAnswer as error:
-                solution = replace(solution, reason=str(error), failure=error)
+                solution = replace(solution, reason=redact(str(error)), failure=error)
             else:
-                solution = replace(solution, value=value, confidence=last.confidence, verdict=last.verdict)
+                solution = replace(
+                    solution, value=value, confidence=last.confidence, verdict=last.verdict, failure=None
+                )
         return replace(solution, seconds=time.perf_counter() - start)
 
     def _arguments(self, text: str) -> Mapping[str, Any]:
@@ -171,28 +178,134 @@ class _SpecialistAsker(Asker):
 
 
 class _FunctionAsker(Asker):
+    """Called as a plain tool is: in the books an attempt of its own, with its time and what the machine costs."""
+
     def __init__(self, function: Callable[[str], Any]) -> None:
         self._function = function
+        inner = function
+        while isinstance(inner, functools.partial):
+            inner = inner.func
+        said = getattr(inner, "__name__", type(inner).__name__)
+        self._name = said if said.isidentifier() and len(said) <= 64 else "function"
+        self._tool: Tool[..., Any] = Tool.from_schema(
+            self._name, "Answers a question.", _ONE_TEXT, _by_name(function), effect="pure"
+        )
+        self._dispatcher = Dispatcher([self._tool])
 
     @property
     def name(self) -> str:
-        return getattr(self._function, "__name__", type(self._function).__name__)
+        return self._name
+
+    @property
+    def most_calls(self) -> int:
+        """Attempts that one ask makes."""
+        return 1
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
-        fields: dict[str, Any]
-        text = with_objections(query)
+        if query.remaining() == 0:
+            return _too_late(self.name, query.tab)
+        call = CheckedCall(query.path or "asked", self._tool, {"question": with_objections(query)})
+        page = query.tab.page()
+        page.tool = self.name
+        # A function that asks somebody in its turn spends from the same budgets.
+        token = current_books.set(query.tab.books)
+        failures: list[BaseException] = []
         try:
-            if inspect.iscoroutinefunction(self._function):
-                value = await self._function(text)
+            if query.deadline is None:
+                outcome = await _dispatched(self._dispatcher, call, query, page, failures)
             else:
-                value = await run_in_thread(self._function, text)
-                if inspect.isawaitable(value):
-                    value = await value
-            fields = {"value": query.answer.take(value, self.name)}
-        except Exception as error:  # other people's code
-            fields = {"value": None, "reason": redact(f"{type(error).__name__}: {error}")[:2000], "failure": error}
+                async with asyncio.timeout(query.remaining()):
+                    outcome = await _dispatched(self._dispatcher, call, query, page, failures)
+        except TimeoutError:
+            return _too_late(self.name, query.tab)
+        finally:
+            current_books.reset(token)
+        fields: dict[str, Any]
+        if outcome.accepted:
+            try:
+                fields = {"value": query.answer.take(outcome.value, self.name)}
+            except InvalidAnswer as error:
+                fields = _failed(error)
+        else:
+            failure = next((each for each in failures if isinstance(each, Exception)), None)
+            fields = {"value": None, "reason": outcome.reason, "failure": page.refusal or failure}
         return Solution(source=self.name, tab=query.tab, seconds=time.perf_counter() - start, **fields)
+
+
+_ONE_TEXT = {"type": "object", "properties": {"question": {"type": "string"}}, "required": ["question"]}
+
+
+def _by_name(function: Callable[[str], Any]) -> Callable[..., Any]:
+    """``function`` under the one name that it is called with, whatever it calls its parameter."""
+    if inspect.iscoroutinefunction(function):
+
+        async def ask_async(question: str) -> Any:
+            return await function(question)
+
+        return ask_async
+
+    def ask(question: str) -> Any:
+        return function(question)
+
+    return ask
+
+
+async def _dispatched(
+    dispatcher: Dispatcher,
+    call: CheckedCall,
+    query: Query,
+    page: Page,
+    failures: list[BaseException] | None = None,
+) -> Outcome[Any]:
+    """One call, as a run makes it, put down on the query's bill. Without a time limit of its own for a function."""
+    tab, scope = query.tab, query.tab.books.scope
+
+    def heard(outcome: Outcome[Any], failure: BaseException | None) -> None:
+        if failure is not None and failures is not None:
+            failures.append(failure)
+        tab.made(outcome)
+
+    observer = Observer(attempt=lambda *_: None, wire=tab.sent, ended=heard)
+    context: RunContext[None] = RunContext(
+        None,
+        scope.run,
+        call.id,
+        scope.tenant,
+        query.deadline,
+        session=scope.session,
+        idempotency_key=tab.key(query.path),
+    )
+    return await dispatcher.call(call, context, observer, page)
+
+
+def _put_down(result: RunResult[Any], tab: Tab) -> None:
+    """What a run took, on the bill of who began it."""
+    for attempt in result.wire_attempts:
+        tab.sent(attempt)
+    for outcome in result.calls:
+        tab.made(outcome)
+
+
+def _taken(query: Query, output: Any, who: str) -> Any:
+    """A run's output as the type that was asked for: a run whose output is text may have written JSON."""
+    try:
+        return query.answer.take(output, who)
+    except InvalidAnswer:
+        if not isinstance(output, str):
+            raise
+        return query.answer.parse(output, who)
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """The fields of a solution that an error ended."""
+    said = str(error) if isinstance(error, BrainError | SpecialistError) else f"{type(error).__name__}: {error}"
+    return {"value": None, "reason": redact(said)[:2000] or type(error).__name__, "failure": error}
+
+
+def _too_late(who: str, tab: Tab) -> Solution[Any]:
+    late = RunTimeout(f"{who} was not done when the time for the whole was over")
+    return Solution(None, str(late), source=who, failure=late, stopped=str(late), tab=tab)
 
 
 def with_objections(query: Query) -> str:
