@@ -10,7 +10,7 @@ from specialists.ladder import jsonable
 
 from .correlations import Independence
 
-__all__ = ["VoteCandidate", "VoteReport", "VoteSample"]
+__all__ = ["VoteCandidate", "VoteReport", "VoteSample", "short"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +112,15 @@ class VoteReport:
         for place, each in enumerate(self.candidates):
             weight = "" if each.weight == each.votes else f", weight {each.weight:g}"
             tie = ", tied with the next: it came first" if self.tied and place == 0 else ""
-            lines.append(f"  {each.votes} x {_short(each.value)}{weight}{tie}")
+            lines.append(f"  {each.votes} x {short(each.value)}{weight}{tie}")
         if self.without_ballot:
             problem = next((sample.problem for sample in self.samples if sample.problem is not None), "without weight")
-            lines.append(f"  {self.without_ballot} without a ballot, such as: {_short(problem, 120)}")
+            lines.append(f"  {self.without_ballot} without a ballot, such as: {short(problem, 120)}")
         lines += [f"  warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
 
-def _short(value: Any, limit: int = 60) -> str:
+def short(value: Any, limit: int = 60) -> str:
     """In one printable line: what a model wrote draws nothing in a terminal."""
     text = value if isinstance(value, str) else repr(value)
     text = " ".join("".join(each if each.isprintable() else " " for each in text[: 4 * limit]).split())

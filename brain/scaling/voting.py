@@ -17,23 +17,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specialists import Verdict
-from specialists.verifiers import run_verifier
 
-from ..asking import GRACE, Asker, Query, Solution
+from ..asking import Asker, Query, Solution
 from ..errors import (
     AuthenticationFailed,
     BudgetExceeded,
     ConfigurationError,
     ContextOverflow,
-    JournalError,
-    LedgerError,
-    ModelTimeout,
     PromptError,
     RequestRejected,
 )
 from ..keys import redact
 from .correlations import Agreement
 from .forms import Canonical, NoCanonicalForm, canonical_form
+from .guarding import checked, guarded
 from .labelled import Case
 from .sources import asker as as_asker
 from .stopping import StopRule
@@ -41,9 +38,6 @@ from .vote_measuring import VoteMeasure, measured
 from .vote_reports import VoteCandidate, VoteReport, VoteSample
 
 __all__ = ["Vote", "VoteCandidate", "VoteMeasure", "VoteReport", "VoteSample", "canonical_form", "vote"]
-
-LATE = GRACE / 2
-"""Seconds after the deadline for which a sample is still waited for: whoever is asked keeps the deadline by itself."""
 
 _HOPELESS = (ConfigurationError, PromptError, AuthenticationFailed, RequestRejected, ContextOverflow)
 """What another sample of the same question would end in too."""
@@ -213,33 +207,12 @@ class _Count:
 
     async def _round(self, numbers: Sequence[int]) -> list[Solution[Any]]:
         """Ask these samples; each has a solution, in their order, whatever becomes of it."""
-        queries = [self.query.sample(number) for number in numbers]
-        remaining = self.query.remaining()
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(query)) for query in queries]
-                if remaining is not None:
-                    _, late = await asyncio.wait(tasks, timeout=remaining + LATE)
-                    for task in late:
-                        task.cancel()
+                tasks = [group.create_task(guarded(self.vote._asker, self.query.sample(number))) for number in numbers]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
-        asked = zip(queries, tasks, strict=True)
-        return [self._late(query) if task.cancelled() else task.result() for query, task in asked]
-
-    async def _one(self, query: Query) -> Solution[Any]:
-        asker = self.vote._asker
-        try:
-            return await asker.ask(query)
-        except (LedgerError, JournalError):
-            raise
-        except Exception as error:  # an asker of somebody else's that keeps no promise
-            said = redact(f"{type(error).__name__}: {error}")[:2000]
-            return Solution(None, said, source=asker.name, failure=error, tab=query.tab)
-
-    def _late(self, query: Query) -> Solution[Any]:
-        late = ModelTimeout("the sample was not answered before the deadline")
-        return Solution(None, str(late), source=self.vote._asker.name, failure=late, tab=query.tab)
+        return [task.result() for task in tasks]
 
     async def _take(self, solution: Solution[Any]) -> None:
         number = len(self.samples) + 1
@@ -298,12 +271,7 @@ class _Count:
             key = None
         if key is not None and key in self.verdicts:
             return self.verdicts[key]
-        remaining = self.query.remaining()
-        try:
-            async with asyncio.timeout(None if remaining is None else remaining + LATE):
-                verdict = await run_verifier(lambda _, given: check(given), {}, value)
-        except TimeoutError:
-            return Verdict.unknown("the check had not ended at the deadline")
+        verdict = await checked(check, value, self.query)
         if key is not None:
             self.verdicts[key] = verdict
         return verdict
