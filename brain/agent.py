@@ -15,6 +15,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, Unpack, cast, get_args, overload
 
@@ -78,6 +79,9 @@ mark_records()
 Out = TypeVar("Out")
 
 Planning = Literal["turns", "graph"]
+
+LONG_PROMPT = 20_000
+"""Characters from which on a prompt is cleaned in a thread: it takes about a millisecond for each thousand."""
 
 
 class _Options(TypedDict, total=False):
@@ -486,7 +490,8 @@ class Brain(Generic[Out]):
                 run.begin_with(history)
         run.offer = self._offering.for_run(arguments.prompt, arguments.history)
         if self._cleaning is not None and arguments.prompt is not None:
-            cleaned = self._cleaning.clean(arguments.prompt, tools=run.offer.tools)
+            clean = partial(self._cleaning.clean, arguments.prompt, tools=run.offer.tools)
+            cleaned = clean() if len(arguments.prompt) < LONG_PROMPT else await asyncio.to_thread(clean)
             run.cleaning = cleaned.report
             if cleaned.text.strip():  # of nothing but what would be taken out, all is kept
                 run.arguments = arguments = replace(arguments, prompt=cleaned.text)

@@ -107,6 +107,8 @@ class Showing:
         view = run.view
         if view is None:
             view = run.view = View(self._context)
+            if run.offer is not None and run.offer.tools:
+                self._offer_reading(run)  # from the first request on: they all begin with the tools
         view.head_tokens = self._head(run, more, schema)
         shown = view.of(stored)
         if self._reads(run, shown):
