@@ -303,18 +303,24 @@ async def test_a_deadline_leaves_what_is_done_in_the_report() -> None:
 
 async def test_a_cancellation_ends_every_part_and_settles_what_was_set_aside() -> None:
     ledger = Ledger()
-    model = big(latency=(30.0, 30.0))
-    budget = Budget(usd=1)
-    task = asyncio.create_task(decompose(model).solve("What is it?", ledger=ledger, budget=budget))
-    while not model.requests:
-        await asyncio.sleep(0.001)
-    await asyncio.sleep(0.01)
-    before = len(asyncio.all_tasks())
+    begun = asyncio.Event()
+
+    async def answer(text: str) -> str:
+        begun.set()
+        await asyncio.sleep(60)
+        return text
+
+    by = decompose(asker(answer), split=parts("a", "b", "c"), combine=lambda _: "y")
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(by.solve("the task", ledger=ledger, budget=Budget(usd=1)))
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len(asyncio.all_tasks()) < before
-    assert all(row.outcome == "cancelled" for row in ledger.rows() if row.kind == "model")
+    assert asyncio.all_tasks() == before
+    rows = list(ledger.rows())
+    assert {row.outcome for row in rows if row.name == "answer"} == {"cancelled"}
+    assert all(row.outcome is not None for row in rows)  # none is left in flight
 
 
 async def test_a_ledger_that_cannot_be_written_is_raised_as_itself() -> None:
