@@ -66,7 +66,8 @@ def vote(
         most: Samples at most, by default 9, or those of a :class:`StopRule`.
         canonical: Gives of a value what it is compared by (:func:`canonical_form`).
         weight: What a ballot counts, from 0 (none) up, by its solution, whose ``verdict`` is that of the check where
-            there is one. By default each counts 1.
+            there is one. By default each counts 1. With weights the lead is counted in ballots of mean weight, so what
+            is left could change more than the early stop reckons with.
         error: How likely, at most, all ``most`` samples would give another answer than the early stop does
             (:meth:`StopRule.predictive`).
         early_stop: ``False``: all are asked, together. A :class:`StopRule`: that one, and ``error`` says nothing.
