@@ -18,7 +18,7 @@ from specialists import Cost
 from specialists.statistics import binomial_tail, cases_needed, upper_bound
 
 from ..asking import Asker, Query, Solution
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import AuthenticationFailed, BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .effort_reports import EffortLevel, EffortReport, EffortTry
 from .forms import Canonical, NoCanonicalForm, canonical_form
@@ -125,13 +125,15 @@ class Effort(Asker):
     def __init__(
         self, asker: Asker, levels: Sequence[str], check: Callable[[Any], Any] | None, target: float | None
     ) -> None:
-        if isinstance(levels, str) or not all(isinstance(level, str) and level.strip() for level in levels):
+        several = isinstance(levels, Sequence) and not isinstance(levels, str)
+        if not several or not all(isinstance(level, str) and level.strip() for level in levels):
             raise ConfigurationError(f"levels are efforts in words, the cheapest first, not {levels!r}")
         if not levels or len(set(levels)) < len(levels):
             raise ConfigurationError(f"levels are one or more different efforts, not {list(levels)!r}")
         if check is not None and not callable(check):
             raise ConfigurationError(f"check is a function of a value, not {check!r}")
-        if target is not None and (isinstance(target, bool) or not 0 <= target <= 1):
+        known = isinstance(target, int | float) and not isinstance(target, bool)
+        if target is not None and not (known and 0 <= target <= 1):
             raise ConfigurationError(f"target is a confidence from 0 to 1, not {target!r}")
         self.levels = tuple(levels)
         self._asker, self._check, self._target = asker, check, target
@@ -163,7 +165,7 @@ class Effort(Asker):
             failure = solution.failure or failure
             if solution.answered and (best is None or _rank(solution) >= _rank(best)):
                 best, chosen = solution, level
-            if isinstance(solution.failure, BudgetExceeded | ConfigurationError):
+            if isinstance(solution.failure, BudgetExceeded | ConfigurationError | AuthenticationFailed):
                 stopped = redact(str(solution.failure))
                 break
             if tried.settled:
@@ -215,7 +217,7 @@ class Effort(Asker):
 
         A budget that has no more room ends it with what there is: ``stopped`` says so, and a level that was not asked
         all cases meets nothing. Raises :class:`ConfigurationError`, also for fewer cases than could show ``target``
-        with no error at all.
+        with no error at all, and :class:`AuthenticationFailed`.
         """
         given = labelled_cases(cases, canonical)
         for name, value in (("target", target), ("confidence", confidence)):

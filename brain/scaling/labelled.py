@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from specialists import Cost
 
 from ..asking import Asker, Solution
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import AuthenticationFailed, BudgetExceeded, ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
 
 __all__ = ["Asked", "Case", "LabelledCases", "labelled_cases"]
@@ -37,8 +37,8 @@ class LabelledCases:
     forms: tuple[str, ...]
 
     async def ask(self, asker: Asker, at_once: int, how: Mapping[str, Any]) -> Asked:
-        """Ask them, in their order, until a budget has no more room. Raises :class:`ConfigurationError`, and
-        :class:`BudgetExceeded` where there was no room for a single case."""
+        """Ask them, in their order, until a budget has no more room. Raises :class:`ConfigurationError`,
+        :class:`AuthenticationFailed`, and :class:`BudgetExceeded` where there was no room for a single case."""
         if isinstance(at_once, bool) or not isinstance(at_once, int) or at_once < 1:
             raise ConfigurationError(f"at_once is a number of questions from 1 up, not {at_once!r}")
         done: list[Solution[Any]] = []
@@ -53,7 +53,7 @@ class LabelledCases:
                 raise several.exceptions[0] from None
             done += [task.result() for task in tasks]
             for place, solution in enumerate(done[start:], start):
-                if isinstance(solution.failure, ConfigurationError):
+                if isinstance(solution.failure, ConfigurationError | AuthenticationFailed):
                     raise solution.failure
                 if isinstance(solution.failure, BudgetExceeded):  # what it cut short tells nothing of the accuracy
                     if place == 0:
@@ -68,7 +68,13 @@ def labelled_cases(cases: Iterable[Case] | Mapping[str, Any], canonical: Canonic
     rows = list(cases.items() if isinstance(cases, Mapping) else cases)
     questions, forms = [], []
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != 2 or not isinstance(row[0], str):
+        if (
+            not isinstance(row, Sequence)
+            or isinstance(row, str)
+            or len(row) != 2
+            or not isinstance(row[0], str)
+            or not row[0].strip()
+        ):
             raise ConfigurationError(f"case {number} is a pair of a question and its right answer, not {row!r:.200}")
         try:
             forms.append(canonical_form(row[1], canonical))

@@ -696,7 +696,15 @@ def test_running_evidence_may_be_shared_between_threads() -> None:
 
 async def test_measuring_needs_cases_that_can_be() -> None:
     asked: Vote = vote(model())
-    for bad in ([], ["ab"], [("case 1", 1, 2)], [(1, 1)], [("case 1", 1), ("case 1", 1)], [("case 1", object())]):
+    for bad in (
+        [],
+        ["ab"],
+        [("case 1", 1, 2)],
+        [(1, 1)],
+        [(" ", 1)],
+        [("case 1", 1), ("case 1", 1)],
+        [("case 1", object())],
+    ):
         with pytest.raises(ConfigurationError):
             await asked.measure(bad, output_type=int)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError):
