@@ -64,6 +64,14 @@ class Revision:
     objection: str
 
 
+@dataclass(slots=True)
+class Loan:
+    """Requests that a run may send, ``None``: any number; and what it sent of them, ``None``: nobody knows."""
+
+    calls: int | None
+    used: int | None = None
+
+
 class Tab:
     """What is asked for one question, put on one bill.
 
@@ -172,15 +180,15 @@ class Tab:
                 tab._heard(outcome)
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[int | None]:
-        """All the requests that are left, for a run that counts its own; ``None``: they are not bounded.
+    async def lent(self) -> AsyncIterator[Loan]:
+        """All the requests that are left, for a run that counts its own.
 
-        What it does not send, as :meth:`sent` is told within the block, is given back at its end. Who comes while they
-        are lent waits here. Raises :class:`BudgetExceeded` where none is left.
+        What it says at the end that it did not send is given back. Who comes while they are lent waits here. Raises
+        :class:`BudgetExceeded` where none is left.
         """
         line = [tab for tab in self._line() if tab._left is not None]
         if not line:
-            yield None
+            yield Loan(None)
             return
         async with AsyncExitStack() as held:
             for tab in reversed(line):  # from the top, so that no two wait for each other
@@ -189,13 +197,13 @@ class Tab:
             calls = min(cast(int, tab._left) for tab in line)
             if calls == 0:
                 self._take()
-            before = len(self.wire)
             for tab in line:
                 tab._left = cast(int, tab._left) - calls
+            loan = Loan(calls)
             try:
-                yield calls
+                yield loan
             finally:
-                unused = max(0, calls - (len(self.wire) - before))
+                unused = 0 if loan.used is None else max(0, calls - loan.used)
                 for tab in line:
                     tab._left = cast(int, tab._left) + unused
 

@@ -95,8 +95,8 @@ class _BrainAsker(Asker):
         result: RunResult[Any] | None = None
         try:
             # One run after the other where requests are counted: what a run may send is known before it begins.
-            async with tab.lent() as calls:
-                budget = None if calls is None else Budget(calls=calls)
+            async with tab.lent() as loan:
+                budget = None if loan.calls is None else Budget(calls=loan.calls)
                 token = current_books.set(tab.books)  # what the run spends, it spends from the same budgets
                 try:
                     result = await self._brain.run(
@@ -109,6 +109,8 @@ class _BrainAsker(Asker):
                     current_books.reset(token)
                     if result is not None:
                         _put_down(result, tab)
+                        # A model of the application's own may tell of fewer requests than it was asked for.
+                        loan.used = max(len(result.wire_attempts), len(result.turns))
             fields = {"value": _taken(query, result.output, self.name)}
         except (LedgerError, JournalError):
             raise
