@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from ..asking import Asker, ModelAsker, Query, Solution
+from ..asking import Asker, ModelAsker, Query, Solution, Tab
 from ..errors import BudgetExceeded, ConfigurationError, RunTimeout
 from ..keys import redact
 from .guarding import guarded
@@ -129,6 +129,7 @@ class Decomposer(Asker):
     ) -> None:
         self._whole, self._split, self._leaf, self._route, self._combine = whole, split, leaf, route, combine
         self.depth, self.fan_out = depth, fan_out
+        self._declared = declared
         self._at_once, self._partial, self._answer_limit = at_once, partial, answer_limit
         known = [_most_calls(each) for each in (split, whole, leaf, combine)]
         weights = [1 if each is None else each for each in known]
@@ -156,14 +157,18 @@ class Decomposer(Asker):
     @property
     def most_calls(self) -> int | None:
         """Requests that it sends at most: the same sum, each ask with the most that it sends itself (a model: one), or
-        what was declared, where that is less. A retry takes the place of an ask. ``None``: nothing was declared, and
-        someone is asked who does not say what he sends (a brain, whom a router may name)."""
+        what was declared, where that is less. Retries of a model count against what was declared, and come on top of
+        what was not. ``None``: nothing was declared, and someone is asked who does not say what he sends (a brain, whom
+        a router may name)."""
         return self._most_calls
+
+    def __repr__(self) -> str:
+        return f"<{self.name}, depth {self.depth}, fan-out {self.fan_out}>"
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
-        tab = query.tab.branch(most_calls=self._most_calls)
-        course = _Course(self._limit, self._at_once)
+        tab = query.tab.branch(most_calls=self._declared)
+        course = _Course(self._limit, self._at_once, tab)
         course.promised = self._answering
         root = _Node(replace(query, tab=tab), "task", (query.text,))
         part, solution = await self._answer(root, course)
@@ -331,6 +336,7 @@ class _Course:
 
     limit: int
     at_once: int
+    tab: Tab
     used: int = 0
     promised: int = 0
     """What those will take that are sure to be asked: every part once it is known, and every combination."""
@@ -343,8 +349,8 @@ class _Course:
         self.gate = asyncio.Semaphore(self.at_once)
 
     def room(self, calls: int) -> bool:
-        """Whether so many may be taken beside those that are promised."""
-        return self.used + self.promised + calls <= self.limit
+        """Whether so many may be taken beside those that are promised. Retries have been taken as well."""
+        return max(self.used, self.tab.calls) + self.promised + calls <= self.limit
 
     async def ask(self, asker: Asker, query: Query, calls: int, *, last: bool = False) -> Solution[Any]:
         """Ask, unless something has ended the whole. ``last``: a refused budget is no such thing."""
@@ -405,7 +411,10 @@ def _closed_form(depth: int, fan_out: int, leaf: int, inner: int) -> int:
 
 
 def _shortened(plain: Any, limit: int) -> Any:
-    text = json.dumps(plain, ensure_ascii=False)
+    try:
+        text = json.dumps(plain, ensure_ascii=False)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a value within itself
+        return "(an answer that cannot be written as JSON)"
     if len(text) <= limit:
         return plain
     return f"{text[:limit]}… (shortened: {len(text)} characters in all)"

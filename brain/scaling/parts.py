@@ -4,6 +4,7 @@ comes of it. This module asks nobody.
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,7 +189,7 @@ class Part:
             "task": self.task,
             "type": self.type,
             "needs": list(self.needs),
-            "value": jsonable(self.value),
+            "value": _written(self.value),
             "reason": self.reason,
             "how": self.how,
             "problem": self.problem,
@@ -276,9 +277,21 @@ def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
+def _written(value: Any) -> Any:
+    plain = jsonable(value)
+    try:
+        json.dumps(plain)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a value within itself
+        return f"({type(value).__name__})"
+    return plain
+
+
 def _short(value: Any, limit: int = 40) -> str:
     """In one printable line: what a model wrote draws nothing in a terminal."""
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # a number of thousands of digits, an object of the application's own
+        text = f"({type(value).__name__})"
     text = "".join(each if each.isprintable() else " " for each in text[: 4 * limit])
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

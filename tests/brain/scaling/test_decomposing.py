@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from brain import Budget, ConfigurationError, Ledger, LedgerError, Price
+from brain import Budget, ConfigurationError, Ledger, LedgerError, OpenAIModel, Price
 from brain.asking import Asker, Query, Solution
 from brain.scaling import asker
 from brain.scaling.decomposing import decompose
-from brain.testing import SimulatedModel
+from brain.testing import FakeEndpoint, Fault, SimulatedModel
 from specialists import Answer, specialist
 
 PRICE = Price("1.123456789", "2.987654321")
@@ -361,6 +361,39 @@ async def test_a_decomposition_within_one_shares_its_depth_and_its_calls() -> No
     bounded = await decompose(model, parts=inner, depth=1, most_calls=20).solve("What is it?", output_type=int)
     assert len(model.requests) <= 20
     assert bounded.calls <= 20
+
+
+async def test_a_number_that_nobody_can_write_is_no_crash() -> None:
+    told: list[str] = []
+    split = parts({"task": "p", "type": "integer"})
+    by = decompose(asker(lambda _: 10**5000), split=split, combine=lambda text: told.append(text) or "done")
+    solution = await by.solve("the task")
+    assert solution.value == "done"
+    assert "cannot be written as JSON" in told[0]
+    assert "(int)" in str(tree(solution))
+    assert json.loads(json.dumps(tree(solution).to_json()))["root"]["parts"][0]["value"] == "(int)"
+
+
+async def test_retries_take_no_combination_away_where_nothing_was_declared() -> None:
+    received = 0
+
+    def flaky(body: dict[str, Any]) -> Any:
+        nonlocal received
+        received += 1
+        if received % 3 == 0:
+            return Fault.server_error(503)
+        wants = body["response_format"]["json_schema"]["name"]
+        listed = [{"id": each, "task": each, "type": "string", "needs": []} for each in "ab"]
+        return {"parts": listed} if wants == "split" else {"answer": "done"}
+
+    with FakeEndpoint(flaky) as endpoint:
+        model = OpenAIModel("m", base_url=endpoint.base_url, api_key=endpoint.api_key)
+        solution = await decompose(model, depth=1, fan_out=2).solve("the task")
+        assert solution.value == "done"
+        assert tree(solution).asks == 4 < solution.calls == len(endpoint.requests)
+        bounded = await decompose(model, depth=1, fan_out=2, most_calls=4).solve("the task")
+        assert bounded.calls <= 4
+        await model.aclose()
 
 
 async def test_it_can_be_asked_by_many_at_once() -> None:
