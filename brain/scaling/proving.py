@@ -1,0 +1,293 @@
+"""Several solutions, each checked several times, and every objection looked at once more: accepted where all agree.
+
+Generator, verifier and meta-verifier as in DeepSeekMath-V2 (Shao et al. 2025, sections 2 and 3): a verifier that only
+says no teaches nothing, so what it objects to is itself checked. Here that is done at answering time, within a declared
+maximum: the first solution that none of its checks has a standing objection to is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from specialists import Cost, Verdict
+from specialists.ladder import jsonable
+
+from ..asking import Asker, Query, Solution
+from ..errors import BudgetExceeded, ConfigurationError
+from .forms import Canonical, NoCanonicalForm, canonical_form
+from .guarding import guarded
+from .sources import asker as as_asker
+from .verifying import CheckedBy, as_verifier, is_asked, reviewed, verified
+
+__all__ = ["Proof", "Prove", "ProveReport", "ProvenCheck", "prove", "prove_precision"]
+
+MOST_SOLUTIONS = 64
+MOST_CHECKS = 16
+
+
+def prove(
+    asker: Any,
+    verifier: Any,
+    reviewer: Any = None,
+    n: int = 4,
+    m: int = 3,
+    *,
+    canonical: Canonical | None = None,
+) -> Prove:
+    """An asker that gives a solution only where all of its checks agree that it is right.
+
+    Solutions are asked for one after the other, and each is checked ``m`` times at once. A negative verdict gets a
+    second look; where the reviewer says that it does not stand, it counts as passed. A check that could not tell is no
+    agreement. The first solution with which all agree is the answer; the same answer is not checked a second time, so
+    that trying often enough does not get it through. Where none of ``n`` is agreed on there is no answer, and the report
+    has them all.
+
+    Args:
+        asker: Who solves: anything that :func:`brain.scaling.asker` takes.
+        verifier: Who checks: a model (or another asker), asked for a verdict; or a function of the value.
+        reviewer: Who looks at negative verdicts once more: a model or another asker. ``None``: they stand.
+        n: Solutions at most, from 1 to 64.
+        m: Checks of each, from 1 to 16.
+        canonical: Gives of a value what it is compared by (:func:`canonical_form`).
+
+    Never more than :attr:`Prove.most_calls` requests are sent for one question: a retry takes the place of an ask.
+    :func:`prove_precision` says what agreement is worth. Raises :class:`ConfigurationError` for arguments that cannot
+    be.
+    """
+    for name, number, most in (("n", n, MOST_SOLUTIONS), ("m", m, MOST_CHECKS)):
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+            raise ConfigurationError(f"{name} is a whole number from 1 to {most}, not {number!r}")
+    reviewing: Asker | None = None
+    if reviewer is not None:
+        by = as_verifier(reviewer, "review") if is_asked(reviewer) else as_asker(reviewer)
+        assert isinstance(by, Asker)
+        reviewing = by
+    return Prove(as_asker(asker), as_verifier(verifier), reviewing, n, m, canonical)
+
+
+def prove_precision(
+    accuracy: float, *, misses: float, accuses: float, m: int, catches: float = 0.0, overturns: float = 0.0
+) -> tuple[float, float]:
+    """How often an accepted solution is right, and how often a solution is accepted at all.
+
+    A right solution passes one check unless it is accused and that is not caught: ``1 - accuses * (1 - catches)``. A
+    wrong one passes where it is missed, or rightly failed and that is overturned: ``misses + (1 - misses) *
+    overturns``. All ``m`` must agree, and checks are taken to err independently of each other; where they do not, both
+    figures are what one check gives, at worst.
+
+    Args:
+        accuracy: The share of solutions that are right.
+        misses: The share of wrong solutions that a check passes.
+        accuses: The share of right solutions that a check fails.
+        m: Checks.
+        catches: The share of false negative verdicts that the reviewer finds false.
+        overturns: The share of true negative verdicts that the reviewer finds false.
+    """
+    right = accuracy * (1 - accuses * (1 - catches)) ** m
+    wrong = (1 - accuracy) * (misses + (1 - misses) * overturns) ** m
+    accepted = right + wrong
+    return (right / accepted if accepted else 0.0), accepted
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenCheck:
+    """One check of a solution. ``stands``: what the second look at a negative verdict says; ``None``: there was none,
+    or it could not tell, and the verdict stands."""
+
+    verdict: Verdict
+    stands: bool | None = None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether it counts as passed."""
+        return self.verdict.status == "passed" or (self.verdict.status == "failed" and self.stands is False)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {"verdict": self.verdict.status, "reason": self.verdict.reason, "stands": self.stands}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """One solution, as JSON, and its checks; none where it is the same as an earlier one (``same_as``, its place)."""
+
+    value: Any
+    checks: tuple[ProvenCheck, ...] = ()
+    accepted: bool = False
+    same_as: int | None = None
+    problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "value": jsonable(self.value),
+            "checks": [check.to_json() for check in self.checks],
+            "accepted": self.accepted,
+            "same_as": self.same_as,
+            "problem": self.problem,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProveReport:
+    """All solutions and checks of one question. ``most_calls``: the declared maximum; ``None``: somebody is asked who
+    does not say what he sends."""
+
+    solutions: tuple[Proof, ...]
+    most_calls: int | None
+    calls: int
+    cost: Cost
+
+    @property
+    def overturned(self) -> int:
+        """Negative verdicts that did not stand."""
+        return sum(check.stands is False for each in self.solutions for check in each.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "strategy": "prove",
+            "solutions": [each.to_json() for each in self.solutions],
+            "overturned": self.overturned,
+            "most_calls": self.most_calls,
+            "calls": self.calls,
+            "cost": self.cost.to_json(),
+        }
+
+    def __str__(self) -> str:
+        most = "" if self.most_calls is None else f" of at most {self.most_calls}"
+        lines = [f"{len(self.solutions)} solutions, {self.overturned} objections overturned; {self.calls} calls{most}"]
+        for each in self.solutions:
+            said = "".join("+" if check.agrees else "-" for check in each.checks) or each.problem or "seen before"
+            lines.append(f"{'*' if each.accepted else ' '} {said} {str(each.value)[:60]}")
+        return "\n".join(lines)
+
+
+class Prove(Asker):
+    """What :func:`prove` returns."""
+
+    def __init__(
+        self, asker: Asker, verifier: CheckedBy, reviewer: Asker | None, n: int, m: int, canonical: Canonical | None
+    ) -> None:
+        self._asker, self._verifier, self._reviewer, self._n, self._m = asker, verifier, reviewer, n, m
+        self._canonical = canonical
+
+    @property
+    def name(self) -> str:
+        return f"proof by {self._asker.name}"
+
+    @property
+    def most_calls(self) -> int | None:
+        """Requests for one question at most: ``n * (solution + m * (check + second check))``; ``None`` where somebody
+        is asked who does not say what he sends."""
+        parts = [_most(self._asker), _most(self._verifier), _most(self._reviewer)]
+        if any(part is None for part in parts):
+            return None
+        solving, checking, reviewing = (part or 0 for part in parts)
+        return self._n * (solving + self._m * (checking + reviewing))
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        start = time.perf_counter()
+        tab = query.tab.branch(self.most_calls)
+        course = _Course(self, replace(query, tab=tab))
+        solution = await course.run()
+        report = ProveReport(tuple(course.proofs), self.most_calls, tab.calls, tab.cost)
+        return replace(
+            solution,
+            source=self.name,
+            stopped=course.stopped,
+            report=report,
+            tab=query.tab,
+            seconds=time.perf_counter() - start,
+        )
+
+
+@dataclass
+class _Course:
+    """One question being solved and checked."""
+
+    prove: Prove
+    query: Query
+    proofs: list[Proof] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    stopped: str | None = None
+    failure: Exception | None = None
+
+    async def run(self) -> Solution[Any]:
+        for number in range(1, self.prove._n + 1):
+            if self.query.remaining() == 0:
+                self.stopped = self.stopped or "the deadline passed"
+            if self.stopped is not None:
+                break
+            solution = await guarded(self.prove._asker, self.query.sample(number))
+            self.heard(solution)
+            if not solution.answered:
+                self.proofs.append(Proof(None, problem=solution.reason))
+                continue
+            plain = self.query.answer.plain(solution.value)
+            before = self.known(solution.value)
+            if before is not None:
+                self.proofs.append(Proof(plain, same_as=before))
+                continue
+            checks = await self.checks(number, solution.value)
+            agreed = all(check.agrees for check in checks)
+            self.proofs.append(Proof(plain, checks, agreed))
+            if agreed:
+                verdict = Verdict.passed(f"all {len(checks)} checks agree")
+                return replace(solution, verdict=verdict, failure=None)
+        tried = sum(bool(each.checks) for each in self.proofs)
+        reason = self.stopped or (
+            f"none of {tried} different solutions is agreed on" if tried else "no solution came: " + self.why()
+        )
+        return Solution(None, reason, failure=self.failure)
+
+    def why(self) -> str:
+        return next((each.problem for each in reversed(self.proofs) if each.problem), "nothing was answered")
+
+    async def checks(self, number: int, value: Any) -> tuple[ProvenCheck, ...]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self.check(number, place, value)) for place in range(1, self.prove._m + 1)]
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
+        return tuple(task.result() for task in tasks)
+
+    async def check(self, number: int, place: int, value: Any) -> ProvenCheck:
+        # Samples of the same check: each has a seed and a place of its own.
+        query = self.query.sample(MOST_SOLUTIONS + number * MOST_CHECKS + place)
+        verdict, asked = await verified(self.prove._verifier, query, value, "check")
+        if asked is not None:
+            self.heard(asked)
+        if verdict.status != "failed" or self.prove._reviewer is None:
+            return ProvenCheck(verdict)
+        stands, review = await reviewed(self.prove._reviewer, query, value, verdict, "second check")
+        self.heard(review)
+        return ProvenCheck(verdict, stands)
+
+    def known(self, value: Any) -> int | None:
+        """The place of an earlier solution that is the same; else it is known from now on."""
+        try:
+            form = canonical_form(value, self.prove._canonical)
+        except NoCanonicalForm:
+            return None  # what cannot be compared is checked like any other
+        if form in self.seen:
+            return self.seen[form]
+        self.seen[form] = len(self.proofs)
+        return None
+
+    def heard(self, solution: Solution[Any]) -> None:
+        if solution.failure is not None:
+            self.failure = solution.failure
+        if isinstance(solution.failure, BudgetExceeded):
+            self.stopped = str(solution.failure)
+
+
+def _most(asker: CheckedBy | None) -> int | None:
+    """What one ask sends at most; ``None``: it does not say."""
+    if not isinstance(asker, Asker):
+        return 0
+    said = getattr(asker, "most_calls", None)
+    return said if isinstance(said, int) and not isinstance(said, bool) else None
