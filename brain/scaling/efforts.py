@@ -23,7 +23,7 @@ from ..keys import redact
 from .effort_reports import EffortLevel, EffortReport, EffortTry
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import checked, guarded
-from .labelled import Asked, Case, labelled_cases
+from .labelled import Asked, Case, labelled_cases, one_purse
 from .sources import asker as as_asker
 
 __all__ = ["Effort", "EffortChoice", "EffortLevel", "EffortReport", "EffortTry", "effort"]
@@ -212,8 +212,8 @@ class Effort(Asker):
             confidence: Of the choice.
             canonical: Gives of a value what it is compared by (:func:`canonical_form`).
             at_once: How many questions are asked at the same time.
-            how: ``output_type``, ``ledger``, ``budget``, ``tenant``, ``session``, ``timeout`` of each question, as for
-                :meth:`solve`.
+            how: ``output_type``, ``ledger``, ``tenant``, ``session``, ``timeout`` of each question, as for
+                :meth:`solve`; ``budget`` of all together.
 
         A budget that has no more room ends it with what there is: ``stopped`` says so, and a level that was not asked
         all cases meets nothing. Raises :class:`ConfigurationError`, also for fewer cases than could show ``target``
@@ -230,6 +230,7 @@ class Effort(Asker):
                 f"{len(given.questions)} cases cannot show an accuracy of {target:g} at {confidence:.0%} confidence for"
                 f" {len(self.levels)} levels; {needed} cases without an error would"
             )
+        how = one_purse(how)
         levels: list[EffortLevel] = []
         stopped: str | None = None
         for level in self.levels:

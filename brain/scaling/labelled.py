@@ -10,10 +10,12 @@ from typing import Any, TypeAlias
 from specialists import Cost
 
 from ..asking import Asker, Solution
+from ..books import current_books
 from ..errors import AuthenticationFailed, BudgetExceeded, ConfigurationError
+from ..ledger import Ledger
 from .forms import Canonical, NoCanonicalForm, canonical_form
 
-__all__ = ["Asked", "Case", "LabelledCases", "labelled_cases"]
+__all__ = ["Asked", "Case", "LabelledCases", "labelled_cases", "one_purse"]
 
 Case: TypeAlias = tuple[str, Any]
 """A question and its right answer."""
@@ -61,6 +63,12 @@ class LabelledCases:
                     whole = f"{place} of {len(self.questions)} cases were asked whole: {solution.failure}"
                     return Asked(done[:place], whole, *_bill(done))
         return Asked(done, None, *_bill(done))
+
+
+def one_purse(how: Mapping[str, Any]) -> dict[str, Any]:
+    """``how`` with a ledger where there is a budget and none: one that all cases share, as a budget needs."""
+    alone = how.get("budget") is not None and how.get("ledger") is None and current_books.get() is None
+    return {**how, "ledger": Ledger()} if alone else dict(how)
 
 
 def labelled_cases(cases: Iterable[Case] | Mapping[str, Any], canonical: Canonical | None) -> LabelledCases:

@@ -13,7 +13,7 @@ from specialists.statistics import clopper_pearson
 
 from .correlations import Correlation, Moments
 from .forms import Canonical, canonical_form
-from .labelled import Case, labelled_cases
+from .labelled import Case, labelled_cases, one_purse
 from .stopping import fixed_error
 from .vote_reports import VoteReport
 
@@ -127,7 +127,7 @@ async def measured(
 ) -> VoteMeasure:
     """What :meth:`Vote.measure` returns."""
     given = labelled_cases(cases, canonical)
-    asked = await given.ask(vote, at_once, how)
+    asked = await given.ask(vote, at_once, one_purse(how))
     solutions = asked.solutions
     rule, right, answered, samples = vote.rule, 0, 0, 0
     singles, shares = Moments(), list[float]()
@@ -181,10 +181,10 @@ def _interval(shares: Sequence[float]) -> tuple[float, float] | None:
     have the spread that was seen (Korn and Graubard, "Confidence intervals for proportions with small expected number
     of positive counts estimated from survey data", 1998)."""
     n = len(shares)
-    if n < 2:
+    if n == 0:
         return None
     mean = sum(shares) / n
-    variance = sum((share - mean) ** 2 for share in shares) / (n - 1) / n
+    variance = sum((share - mean) ** 2 for share in shares) / max(n - 1, 1) / n
     alike = n if variance == 0 else max(1, math.floor(mean * (1 - mean) / variance))
     low, high = clopper_pearson(round(alike * mean), alike, LEVEL)
     return min(low, mean), max(high, mean)

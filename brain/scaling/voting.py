@@ -131,12 +131,14 @@ class Vote(Asker):
         Args:
             cases: Pairs of a question and its right answer, each question once.
             at_once: How many questions are asked at the same time.
-            how: ``output_type``, ``check``, ``ledger``, ``budget``, ``tenant``, ``session``, ``timeout`` of each
-                question, as for :meth:`solve`.
+            how: ``output_type``, ``check``, ``ledger``, ``tenant``, ``session``, ``timeout`` of each question, as for
+                :meth:`solve`; ``budget`` of all together.
 
         The votes are cast as always, with the early stop, so the money is that of the vote. Single samples and their
         correlation are told from those that are asked of every question: ``rule.least``, and all of them with
-        ``early_stop=False``. Raises :class:`ConfigurationError`, also for a right answer that cannot be compared.
+        ``early_stop=False``. A budget that has no more room ends it: ``stopped`` says so, and cases that it cut short
+        are left out. Raises :class:`ConfigurationError`, also for a right answer that cannot be compared,
+        :class:`AuthenticationFailed`, and :class:`BudgetExceeded` where there is no room for one case.
         """
         return await measured(self, cases, self._canonical, at_once, how)
 

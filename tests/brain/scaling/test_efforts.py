@@ -305,6 +305,12 @@ async def test_fitting_ends_where_the_money_does(tmp_path: Path) -> None:
     ledger.close()
 
 
+async def test_a_budget_without_a_ledger_is_one_purse_for_all_levels() -> None:
+    choice = await effort(model()).fit(cases(100), 0.8, output_type=int, budget=Budget(calls=150))
+    assert choice.calls == 150
+    assert choice.stopped is not None
+
+
 async def test_a_model_that_does_not_know_efforts_is_told_of() -> None:
     same = SimulatedModel(solve=lambda q: int(q.split()[1]), accuracy=0.5, price=PRICE, keep_requests=False)
     choice = await effort(same, ["low", "high"]).fit(cases(100), 0.9, output_type=int)

@@ -725,6 +725,23 @@ async def test_measuring_ends_where_the_money_does(tmp_path: Path) -> None:
     ledger.close()
 
 
+async def test_a_budget_without_a_ledger_is_one_purse_for_all_cases() -> None:
+    measure = await vote(model(), 5).measure(cases(100), output_type=int, budget=Budget(calls=40))
+    assert measure.calls == 40
+    assert measure.stopped is not None
+
+
+@pytest.mark.parametrize("most", [1, 2, 9])
+@pytest.mark.parametrize("count", [1, 2])
+async def test_few_cases_are_measured_and_say_little(most: int, count: int) -> None:
+    measure = await vote(model(1.0), most).measure(cases(count), output_type=int)
+    assert (measure.accuracy, measure.single) == (1.0, 1.0)
+    assert measure.single_low is not None
+    assert measure.single_low < 0.3
+    assert "unknown" in str(measure)
+    assert json.dumps(measure.to_json())
+
+
 async def test_a_vote_over_what_never_answers_is_measured_as_wrong() -> None:
     measure = await vote(Said(RuntimeError("down")), 3).measure(cases(5), output_type=int)
     assert (measure.accuracy, measure.answered) == (0.0, 0)
