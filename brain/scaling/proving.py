@@ -42,8 +42,8 @@ def prove(
     Solutions are asked for one after the other, and each is checked ``m`` times at once. A negative verdict gets a
     second look; where the reviewer says that it does not stand, it counts as passed. A check that could not tell is no
     agreement. The first solution with which all agree is the answer; the same answer is not checked a second time, so
-    that trying often enough does not get it through. Where none of ``n`` is agreed on there is no answer, and the report
-    has them all.
+    that trying often enough does not get it through. Where none of ``n`` is agreed on there is no answer, and the
+    report has them all.
 
     Args:
         asker: Who solves: anything that :func:`brain.scaling.asker` takes.
