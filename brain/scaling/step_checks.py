@@ -1,0 +1,436 @@
+"""Samples whose steps are checked: a check may veto, and never scores; and it is itself checked, in secret.
+
+Who picks the sample that a checker of steps likes best picks, sooner or later, the one that only looks best (Gao,
+Schulman and Hilton 2023, "Scaling laws for reward model overoptimization"): with enough samples, convincing nonsense wins
+every time. So here a step that fails drops its sample, the rest vote, and no score is ever compared. A second check,
+independent of the first, looks at a share of what the first let pass, drawn from a hash that nobody who answers knows;
+where the two disagree more often than was declared, an alarm is raised, and the first is no longer believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from specialists import Cost, Verdict
+from specialists.ladder import jsonable
+from specialists.statistics import ShiftMartingale
+
+from ..asking import Asker, Query, Solution, ask_all
+from ..errors import BudgetExceeded, ConfigurationError
+from ..keys import redact
+from .forms import Canonical, NoCanonicalForm, canonical_form
+from .guarding import guarded
+from .sources import asker as as_asker
+from .verifying import CheckedBy, as_verifier, verified
+
+__all__ = ["StepAlarm", "StepChecker", "StepReport", "StepTrust", "check_steps"]
+
+logger = logging.getLogger("brain.scaling")
+
+MOST_SAMPLES = 256
+
+
+def check_steps(
+    asker: Any,
+    steps: Any,
+    hidden: Any,
+    n: int = 8,
+    *,
+    sample: float = 0.1,
+    tolerance: float = 0.05,
+    level: float = 0.01,
+    most_vetoed: float = 0.5,
+    canonical: Canonical | None = None,
+    on_alarm: Callable[[StepAlarm], None] | None = None,
+) -> StepChecker:
+    """An asker that asks another one ``n`` times, drops the samples with a step that fails, and lets the rest vote.
+
+    A check that drops nearly everything is more likely wrong than nearly everything is: where it would drop more than
+    ``most_vetoed`` of a question's samples, its veto is not followed, and at least one sample that it let pass is
+    looked at by the second check.
+
+    Args:
+        asker: What is asked: anything that :func:`brain.scaling.asker` takes.
+        steps: The check of the steps: a function of the value, which returns a verdict or a boolean, or one for each
+            step; or a model or another asker, which is asked for a verdict.
+        hidden: The second check, of the same kinds, independent of the first. What it fails has no ballot either.
+        n: Samples, from 1 to 256.
+        sample: The share of the samples that passed at which the second check looks.
+        tolerance: The share of what the step check passes that the second check may fail, before it means anything.
+        level: The chance of a false alarm, ever, where that share is no more (a test that may be looked at any time:
+            :class:`specialists.statistics.ShiftMartingale`).
+        most_vetoed: See above.
+        canonical: Gives of a value what it is compared by (:func:`canonical_form`); by default the value without
+            ``steps``, ``explanation`` and ``reasoning``, so that answers with other steps are the same answer.
+        on_alarm: Called once, with the alarm. It is logged, too.
+
+    What is known of the step check is kept over all questions in :attr:`StepChecker.trust`; :meth:`StepTrust.restore`
+    begins anew. Raises :class:`ConfigurationError` for arguments that cannot be.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_SAMPLES:
+        raise ConfigurationError(f"n is a number of samples from 1 to {MOST_SAMPLES}, not {n!r}")
+    for name, share, zero in (
+        ("sample", sample, False),
+        ("tolerance", tolerance, False),
+        ("level", level, False),
+        ("most_vetoed", most_vetoed, True),
+    ):
+        number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not number or not (0 <= share <= 1 if zero or name == "sample" else 0 < share < 1):
+            raise ConfigurationError(f"{name} is a share between 0 and 1, not {share!r}")
+    if on_alarm is not None and not callable(on_alarm):
+        raise ConfigurationError(f"on_alarm is a function, not {on_alarm!r}")
+    return StepChecker(
+        as_asker(asker),
+        as_verifier(steps),
+        as_verifier(hidden),
+        n,
+        float(sample),
+        float(most_vetoed),
+        canonical or _without_steps,
+        StepTrust(float(tolerance), float(level), on_alarm),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class StepAlarm:
+    """The step check passes what the second check fails, more often than was declared. ``samples``: how many had been
+    asked for until then, over all questions."""
+
+    samples: int
+    audits: int
+    disagreements: int
+    tolerance: float
+    level: float
+
+    def __str__(self) -> str:
+        return (
+            f"the step check passed {self.disagreements} of {self.audits} answers that the second check fails; declared"
+            f" is a share of {self.tolerance:g} at most. It is no longer believed"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "samples": self.samples,
+            "audits": self.audits,
+            "disagreements": self.disagreements,
+            "tolerance": self.tolerance,
+            "level": self.level,
+        }
+
+
+class StepTrust:
+    """What is known of a step check, over all questions. Safe from any thread."""
+
+    def __init__(self, tolerance: float, level: float, on_alarm: Callable[[StepAlarm], None] | None = None) -> None:
+        self._tolerance, self._level, self._on_alarm = tolerance, level, on_alarm
+        self._lock = threading.Lock()
+        self.restore()
+
+    def restore(self) -> None:
+        """Believe the check again, and forget what was seen of it."""
+        with self._lock:
+            self._test = ShiftMartingale(self._tolerance)
+            self._samples = 0
+            self._alarm: StepAlarm | None = None
+
+    @property
+    def alarm(self) -> StepAlarm | None:
+        """The alarm that was raised; ``None``: the check is believed."""
+        return self._alarm
+
+    @property
+    def samples(self) -> int:
+        """Samples that were asked for."""
+        return self._samples
+
+    @property
+    def audits(self) -> tuple[int, int]:
+        """Answers that both checks looked at, and how many of them the second failed."""
+        return self._test.audits, self._test.errors
+
+    def asked(self, samples: int) -> None:
+        """So many samples were asked for."""
+        with self._lock:
+            self._samples += samples
+
+    def audited(self, *, disagree: bool) -> None:
+        """The second check has looked at an answer that the first passed."""
+        with self._lock:
+            self._test.update(disagree)
+            if self._alarm is not None or self._test.value < 1 / self._level:
+                return
+            alarm = self._alarm = StepAlarm(
+                self._samples, self._test.audits, self._test.errors, self._tolerance, self._level
+            )
+        logger.warning("check_steps: %s", alarm)
+        if self._on_alarm is not None:
+            try:
+                self._on_alarm(alarm)
+            except Exception as error:  # the application's own; the answer is not its affair
+                logger.error("check_steps: on_alarm raised %s: %s", type(error).__name__, redact(str(error)))
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """One question. ``vetoed``: samples that the step check failed; ``followed``: whether its veto counted, else
+    ``why_not``. ``audits``: samples that the second check looked at, ``disagreements``: that it failed. ``votes``: of
+    the answer that was given. ``alarm``: of this or an earlier question."""
+
+    samples: int
+    answered: int
+    vetoed: int
+    followed: bool
+    why_not: str | None
+    audits: int
+    disagreements: int
+    votes: int
+    alarm: StepAlarm | None
+    calls: int
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary."""
+        return {
+            "strategy": "check_steps",
+            "samples": self.samples,
+            "answered": self.answered,
+            "vetoed": self.vetoed,
+            "followed": self.followed,
+            "why_not": self.why_not,
+            "audits": self.audits,
+            "disagreements": self.disagreements,
+            "votes": self.votes,
+            "alarm": None if self.alarm is None else self.alarm.to_json(),
+            "calls": self.calls,
+            "cost": self.cost.to_json(),
+        }
+
+    def __str__(self) -> str:
+        veto = "followed" if self.followed else f"not followed: {self.why_not}"
+        lines = [
+            f"{self.answered} of {self.samples} samples, {self.vetoed} vetoed ({veto}), {self.votes} votes for the"
+            f" answer; the second check failed {self.disagreements} of {self.audits}; {self.calls} calls, {self.cost}"
+        ]
+        return "\n".join(lines if self.alarm is None else [*lines, f"ALARM: {self.alarm}"])
+
+
+class StepChecker(Asker):
+    """What :func:`check_steps` returns."""
+
+    def __init__(
+        self,
+        asker: Asker,
+        steps: CheckedBy,
+        hidden: CheckedBy,
+        n: int,
+        sample: float,
+        most_vetoed: float,
+        canonical: Canonical,
+        trust: StepTrust,
+    ) -> None:
+        self._asker, self._steps, self._hidden, self._n, self._sample = asker, steps, hidden, n, sample
+        self._most_vetoed, self._canonical = most_vetoed, canonical
+        self._secret = os.urandom(16)  # so that nobody who answers can tell what the second check looks at
+        self.trust = trust
+
+    @property
+    def name(self) -> str:
+        return f"{self._n} checked samples of {self._asker.name}"
+
+    @property
+    def most_calls(self) -> int:
+        """Asks for one question at most: every sample, and both checks of each where somebody is asked for them."""
+        each = int(getattr(self._asker, "most_calls", 1))
+        checks = [int(getattr(by, "most_calls", 1)) for by in (self._steps, self._hidden) if isinstance(by, Asker)]
+        return self._n * (each + sum(checks))
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        start = time.perf_counter()
+        solution = await _Question(self, query).answered()
+        return replace(solution, source=self.name, tab=query.tab, seconds=time.perf_counter() - start)
+
+
+@dataclass
+class _Sample:
+    number: int
+    query: Query
+    solution: Solution[Any]
+    verdict: Verdict | None = None
+    second: Verdict | None = None
+
+
+@dataclass
+class _Question:
+    """One question being answered."""
+
+    checker: StepChecker
+    query: Query
+    samples: list[_Sample] = field(default_factory=list)
+    stopped: str | None = None
+    failure: Exception | None = None
+
+    async def answered(self) -> Solution[Any]:
+        checker, trust = self.checker, self.checker.trust
+        queries = [self.query.sample(number) for number in range(1, checker._n + 1)]
+        solutions = await ask_all(_Guarded(checker._asker), queries)
+        trust.asked(len(solutions))
+        for number, (query, solution) in enumerate(zip(queries, solutions, strict=True), 1):
+            self.heard(solution)
+            if solution.answered:
+                self.samples.append(_Sample(number, query, solution))
+        if not self.samples:
+            reason = f"none of {len(solutions)} samples came: {solutions[-1].reason}"
+            return self.solution(None, 0, [], followed=True, why_not=None, reason=reason)
+        for sample in self.samples:
+            sample.verdict = await self.looked_at(checker._steps, sample, "check")
+        vetoed = [each for each in self.samples if each.verdict is not None and each.verdict.status == "failed"]
+        many = len(vetoed) > checker._most_vetoed * len(self.samples)
+        await self.audit(at_least_one=many)
+        why_not = None
+        if trust.alarm is not None:
+            why_not = "the step check is no longer believed"
+        elif many:
+            why_not = f"it would drop {len(vetoed)} of {len(self.samples)}"
+        left = [
+            each
+            for each in self.samples
+            if not (each.second is not None and each.second.status == "failed")
+            and not (why_not is None and each in vetoed)
+        ]
+        if not left:
+            reason = f"no sample is left: {len(vetoed)} of {len(self.samples)} have a step that fails"
+            return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=reason)
+        return self.vote(left, vetoed, why_not)
+
+    def vote(self, left: Sequence[_Sample], vetoed: Sequence[_Sample], why_not: str | None) -> Solution[Any]:
+        """The answer that most of those that are left give, the first among equals."""
+        groups: dict[str, list[_Sample]] = {}
+        for each in left:
+            try:
+                form = canonical_form(each.solution.value, self.checker._canonical)
+            except NoCanonicalForm as error:
+                said = f"the answers cannot be compared: {error}; give check_steps(canonical=...)"
+                self.failure = ConfigurationError(said)
+                return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=said)
+            groups.setdefault(form, []).append(each)
+        chosen = max(groups.values(), key=len)  # of equals the first
+        return self.solution(chosen[0], len(chosen), vetoed, followed=why_not is None, why_not=why_not)
+
+    async def audit(self, *, at_least_one: bool) -> None:
+        """Have the second check look at some of what the first let pass."""
+        passed = [each for each in self.samples if each.verdict is not None and each.verdict.status != "failed"]
+        drawn = [each for each in passed if self.chance(each) < self.checker._sample]
+        if at_least_one and not drawn and passed:
+            drawn = [min(passed, key=self.chance)]
+        for sample in drawn:
+            if self.stopped is not None or self.query.remaining() == 0:
+                self.stopped = self.stopped or "the deadline passed"
+                return
+            sample.second = await self.looked_at(self.checker._hidden, sample, "second check")
+            if sample.second.status != "unknown":
+                self.checker.trust.audited(disagree=sample.second.status == "failed")
+
+    def chance(self, sample: _Sample) -> float:
+        """Of a sample, from 0 to 1: the same whenever it is drawn, and known to nobody before."""
+        text = f"{self.query.tab.key(sample.query.path)}\0{self.query.text}\0{sample.number}"
+        digest = hashlib.blake2b(text.encode("utf-8", "replace"), key=self.checker._secret, digest_size=8).digest()
+        return int.from_bytes(digest, "big") / 2**64
+
+    async def looked_at(self, by: CheckedBy, sample: _Sample, name: str) -> Verdict:
+        if not isinstance(by, Asker):
+            return await _over_steps(by, sample.solution.value)
+        if self.stopped is not None or self.query.remaining() == 0:
+            return Verdict.unknown("it was not asked: nothing is left for it")
+        verdict, asked = await verified(by, sample.query, sample.solution.value, name)
+        if asked is not None:
+            self.heard(asked)
+        return verdict
+
+    def heard(self, solution: Solution[Any]) -> None:
+        if solution.failure is not None:
+            self.failure = solution.failure
+        if isinstance(solution.failure, BudgetExceeded):
+            self.stopped = str(solution.failure)
+
+    def solution(
+        self,
+        chosen: _Sample | None,
+        votes: int,
+        vetoed: Sequence[_Sample],
+        *,
+        followed: bool,
+        why_not: str | None,
+        reason: str | None = None,
+    ) -> Solution[Any]:
+        seconds = [each.second for each in self.samples if each.second is not None]
+        report = StepReport(
+            self.checker._n,
+            len(self.samples),
+            len(vetoed),
+            followed,
+            why_not,
+            len(seconds),
+            sum(each.status == "failed" for each in seconds),
+            votes,
+            self.checker.trust.alarm,
+            self.query.tab.calls,
+            self.query.tab.cost,
+        )
+        if chosen is None:
+            return Solution(None, reason, failure=self.failure, stopped=self.stopped, report=report)
+        return replace(chosen.solution, report=report, stopped=self.stopped, failure=None)
+
+
+class _Guarded(Asker):
+    """An asker that always gives a solution."""
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    @property
+    def name(self) -> str:
+        return self._asker.name
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        return await guarded(self._asker, query)
+
+
+async def _over_steps(check: Callable[[Any], Any], value: Any) -> Verdict:
+    """What a function says of the steps of a value; one that raises could not tell."""
+    try:
+        said = check(value)
+        if inspect.isawaitable(said):
+            said = await said
+        each = list(said) if isinstance(said, Iterable) and not isinstance(said, str) else [said]
+    except Exception as error:
+        return Verdict.unknown(redact(f"the check raised {type(error).__name__}: {error}")[:500])
+    verdict = Verdict.passed()
+    for number, one in enumerate(each, 1):
+        if isinstance(one, Verdict):
+            if one.status == "failed":
+                return Verdict.failed(f"step {number}: {one.reason or 'it fails'}")
+            verdict = one if one.status == "unknown" else verdict
+        elif one is False or (not isinstance(one, bool) and hasattr(one, "item") and one.item() is False):
+            return Verdict.failed(f"step {number} fails")
+        elif one is not True and not hasattr(one, "item"):
+            verdict = Verdict.unknown(f"the check returned {type(one).__name__}, neither a verdict nor a boolean")
+    return verdict
+
+
+def _without_steps(value: Any) -> Any:
+    """A value without the explanation in it."""
+    plain = jsonable(value)
+    if isinstance(plain, dict):
+        bare = {key: part for key, part in plain.items() if key not in ("steps", "explanation", "reasoning")}
+        return bare or plain
+    return plain
