@@ -121,7 +121,7 @@ class Agreement:
 
     def __init__(self, accuracy: float | None = None) -> None:
         self._lock = threading.Lock()
-        self._most = None if accuracy is None else accuracy**2 + (1 - accuracy) ** 2
+        self._most = None if accuracy is None else min(accuracy**2 + (1 - accuracy) ** 2, 1 - 1e-9)
         self._logs = [0.0] * _STEPS
         self._checked = Moments()
         self._found: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,27 +14,28 @@ from ..asking import GRACE, Asker, Query, Solution
 from ..errors import JournalError, LedgerError, ModelTimeout
 from ..keys import redact
 
-__all__ = ["LATE", "checked", "guarded"]
+__all__ = ["checked", "guarded"]
 
-LATE = GRACE / 2
-"""Seconds after the deadline for which a part is still waited for: whoever is asked keeps the deadline by itself."""
+LATE_PART, LATE_CHECK = GRACE / 4, GRACE / 2
+"""Seconds after the deadline for which a part, and then the check of what parts gave, is still waited for: whoever is
+asked keeps the deadline by itself, and the whole is given up only after both."""
 
 
 async def guarded(asker: Asker, query: Query) -> Solution[Any]:
     """What ``asker`` gives. What it raises is a failure in the solution, and so is a deadline that it does not keep: a
     strategy then gives what the other parts gave. Raises :class:`LedgerError`, :class:`JournalError` and cancellation.
     """
-    remaining = query.remaining()
     failure: Exception
     try:
-        if remaining is None:
-            return await asker.ask(query)
-        async with asyncio.timeout(remaining + LATE) as limit:
-            return await asker.ask(query)
+        async with asyncio.timeout(_left(query, LATE_PART)) as limit:
+            solution = await asker.ask(query)
+        if not isinstance(solution, Solution):
+            raise TypeError(f"{asker.name} gave {type(solution).__name__}, not a Solution")
+        return solution
     except (LedgerError, JournalError):
         raise
     except Exception as error:  # an asker of somebody else's
-        if remaining is not None and isinstance(error, TimeoutError) and limit.expired():
+        if isinstance(error, TimeoutError) and limit.expired():
             failure = ModelTimeout(f"{asker.name} did not answer before the deadline")
             said = str(failure)
         else:
@@ -43,9 +45,12 @@ async def guarded(asker: Asker, query: Query) -> Solution[Any]:
 
 async def checked(check: Callable[[Any], Awaitable[Verdict] | Verdict | bool], value: Any, query: Query) -> Verdict:
     """What ``check`` says of a value. One that raises, or that has not ended at the deadline, could not tell."""
-    remaining = query.remaining()
     try:
-        async with asyncio.timeout(None if remaining is None else remaining + LATE):
+        async with asyncio.timeout(_left(query, LATE_CHECK)):
             return await run_verifier(lambda _, given: check(given), {}, value)
     except TimeoutError:
         return Verdict.unknown("the check had not ended at the deadline")
+
+
+def _left(query: Query, late: float) -> float | None:
+    return None if query.deadline is None else max(0.0, query.deadline + late - time.monotonic())

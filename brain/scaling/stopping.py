@@ -7,7 +7,7 @@ wrong answers are split, and a vote does better.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -45,6 +45,9 @@ class StopRule:
     curtailed: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.leads, Sequence) or isinstance(self.leads, str):
+            raise ConfigurationError(f"leads are numbers of ballots, one after each sample; not {self.leads!r:.200}")
+        object.__setattr__(self, "leads", tuple(self.leads))
         _check_most(len(self.leads))
         if any(isinstance(lead, bool) or not isinstance(lead, int) or lead < 1 for lead in self.leads):
             raise ConfigurationError(f"a lead is a number of ballots from 1 up; these are {list(self.leads)!r:.200}")
@@ -87,7 +90,7 @@ class StopRule:
         """
         if isinstance(fixed, bool) or not isinstance(fixed, int) or fixed < 1 or fixed % 2 == 0:
             raise ConfigurationError(f"a fixed vote that cannot tie has an odd number of samples, not {fixed!r}")
-        if not 0.5 < accuracy < 1:
+        if isinstance(accuracy, bool) or not isinstance(accuracy, int | float) or not 0.5 < accuracy < 1:
             raise ConfigurationError(f"a vote helps where a single answer is right more often than not: {accuracy!r}")
         most = 3 * fixed if most is None else most
         _check_most(most)

@@ -168,6 +168,7 @@ class _Count:
     stopped: str | None = None
     stopper: Exception | None = None
     uncomparable: str | None = None
+    compared: bool = False
     ended: str = "every sample was asked"
 
     async def run(self) -> None:
@@ -182,7 +183,7 @@ class _Count:
             if self.stopped is not None:
                 self.ended = self.stopped
                 break
-            if not self.groups and self.uncomparable is not None:
+            if not self.compared and self.uncomparable is not None:
                 self.failure = ConfigurationError(self.uncomparable)
                 self.ended = "the answers cannot be compared"
                 break
@@ -235,7 +236,7 @@ class _Count:
                 f"the answers cannot be compared: {error}; give vote(canonical=...) a function that makes a text, or"
                 " other JSON, of an answer, the same for answers that are the same"
             )[:1000]
-            self.samples.append(replace(sample, problem=f"it cannot be compared: {error}"[:500]))
+            self.samples.append(replace(sample, problem=redact(f"it cannot be compared: {error}")[:500]))
             return
         sample = replace(sample, form=form)
         verdict = await self._verdict(value)
@@ -243,6 +244,7 @@ class _Count:
             solution = replace(solution, verdict=verdict)
             sample = replace(sample, verdict=verdict.status)
             if verdict.status == "failed":
+                self.compared = True
                 self.samples.append(replace(sample, problem=redact(f"proved wrong: {verdict.reason}")[:500]))
                 return
         try:
@@ -251,6 +253,7 @@ class _Count:
             self.uncomparable = str(error)
             self.samples.append(replace(sample, problem=str(error)[:500]))
             return
+        self.compared = True
         self.samples.append(replace(sample, weight=weight))
         if weight > 0:
             group = self.groups.setdefault(form, _Group(solution))

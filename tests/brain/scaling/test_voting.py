@@ -277,6 +277,8 @@ def test_rules_that_cannot_be() -> None:
     for make in (
         lambda: StopRule((0, 1)),
         lambda: StopRule(()),
+        lambda: StopRule(3),  # type: ignore[arg-type]
+        lambda: StopRule("12"),  # type: ignore[arg-type]
         lambda: StopRule((True,)),
         lambda: StopRule.fixed(0),
         lambda: StopRule.fixed(1001),
@@ -411,6 +413,32 @@ def test_an_asker_that_raises_is_a_sample_that_fails() -> None:
     assert solution.report.samples[0].problem == "ValueError: mine"
 
 
+def test_an_asker_that_gives_no_solution_is_a_sample_that_fails() -> None:
+    class Nothing(Said):
+        async def ask(self, query: Query) -> Solution[Any]:
+            return None  # type: ignore[return-value]
+
+    solution = vote(Nothing(1), 3).solve_sync("?", output_type=int)
+    assert isinstance(solution.failure, TypeError)
+    assert "not a Solution" in str(solution.reason)
+
+
+def test_no_value_may_be_the_answer() -> None:
+    solution = vote(Said(None), 3).solve_sync("?", output_type=int | None)
+    assert solution.answered
+    assert solution.value is None
+    assert solution.confidence == 1.0
+
+
+def test_an_answer_that_was_compared_and_proved_wrong_is_no_error_of_the_configuration() -> None:
+    told = vote(Said("x", "7", "7"), 3, canonical=float, at_once=1)
+    solution = told.solve_sync("?", check=lambda value: value != "7")
+    assert isinstance(solution.failure, ConfigurationError)  # the first, alone, could not be
+    told = vote(Said("7", "x", "8"), 3, canonical=float, at_once=1)
+    solution = told.solve_sync("?", check=lambda value: value != "7")
+    assert solution.value == "8"
+
+
 def test_when_all_fail_the_failure_is_told() -> None:
     down = RuntimeError("down")
     solution = vote(Said(down), 3).solve_sync("?", output_type=int)
@@ -483,6 +511,24 @@ def test_a_check_that_keeps_no_deadline_could_not_tell() -> None:
     assert solution.value == 8
     assert solution.verdict is not None
     assert solution.verdict.status == "unknown"
+
+
+def test_late_samples_and_late_checks_together_lose_nothing() -> None:
+    class Slow(Said):
+        async def ask(self, query: Query) -> Solution[Any]:
+            if query.path.endswith("4"):
+                await asyncio.sleep(3600)
+            return await super().ask(query)
+
+    async def check(value: int) -> bool:
+        await asyncio.sleep(0 if value == 1 else 3600)
+        return True
+
+    told = vote(Slow(1, 2, 3, 4), 4, early_stop=False)
+    solution = told.solve_sync("?", output_type=int, check=check, timeout=0.05)
+    assert solution.value == 1
+    assert solution.report.samples[0].verdict == "passed"
+    assert solution.report.samples[2].verdict == "unknown"
 
 
 async def test_after_the_deadline_nothing_is_asked() -> None:
@@ -673,6 +719,14 @@ def test_false_alarms_are_as_rare_as_said() -> None:
         for _ in range(300)
     )
     assert found <= 9
+
+
+def test_an_accuracy_next_to_none_can_be_held_against() -> None:
+    agreement = Agreement(1e-300)
+    for _ in range(100):
+        agreement.add(["one", "other"])
+        agreement.add(["one", "one"])
+    assert agreement.independence == "consistent"
 
 
 def test_few_questions_tell_nothing() -> None:
