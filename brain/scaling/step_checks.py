@@ -1,14 +1,15 @@
 """Samples whose steps are checked: a check may veto, and never scores; and it is itself checked, in secret.
 
 Who picks the sample that a checker of steps likes best picks, sooner or later, the one that only looks best (Gao,
-Schulman and Hilton 2023, "Scaling laws for reward model overoptimization"): with enough samples, convincing nonsense wins
-every time. So here a step that fails drops its sample, the rest vote, and no score is ever compared. A second check,
+Schulman and Hilton 2023, "Scaling laws for reward model overoptimization"): with enough samples, convincing nonsense
+wins every time. So here a step that fails drops its sample, the rest vote, and no score is ever compared. A second check,
 independent of the first, looks at a share of what the first let pass, drawn from a hash that nobody who answers knows;
 where the two disagree more often than was declared, an alarm is raised, and the first is no longer believed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import inspect
 import logging
@@ -291,8 +292,7 @@ class _Question:
         if not self.samples:
             reason = f"none of {len(solutions)} samples came: {solutions[-1].reason}"
             return self.solution(None, 0, [], followed=True, why_not=None, reason=reason)
-        for sample in self.samples:
-            sample.verdict = await self.looked_at(checker._steps, sample, "check")
+        await self.check()
         vetoed = [each for each in self.samples if each.verdict is not None and each.verdict.status == "failed"]
         many = len(vetoed) > checker._most_vetoed * len(self.samples)
         await self.audit(at_least_one=many)
@@ -311,6 +311,19 @@ class _Question:
             reason = f"no sample is left: {len(vetoed)} of {len(self.samples)} have a step that fails"
             return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=reason)
         return self.vote(left, vetoed, why_not)
+
+    async def check(self) -> None:
+        """Have the steps of every sample checked, all at once."""
+
+        async def one(sample: _Sample) -> None:
+            sample.verdict = await self.looked_at(self.checker._steps, sample, "check")
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for sample in self.samples:
+                    group.create_task(one(sample))
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
 
     def vote(self, left: Sequence[_Sample], vetoed: Sequence[_Sample], why_not: str | None) -> Solution[Any]:
         """The answer that most of those that are left give, the first among equals."""
