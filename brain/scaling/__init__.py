@@ -10,10 +10,10 @@
     print(solution.value, solution.cost, solution.report)
 
 ``vote`` asks several times and counts; ``judge`` compares answers in both orders; ``refine`` revises as long as a check
-finds fault; ``decompose`` splits a task into typed parts; ``prove`` accepts what all checks agree on; ``effort`` asks at
-the cheapest effort that is enough; ``check_steps`` drops samples with a step that fails. Each keeps to the budgets and
-the calls that are declared, and has the bill in its solution. ``Brain(fallback=...)`` and :func:`rung` make any of them
-a rung of a specialist's ladder.
+finds fault; ``decompose`` splits a task into typed parts; ``prove`` accepts what all checks agree on; ``effort`` asks
+at the cheapest effort that is enough; ``check_steps`` drops samples with a step that fails. Each keeps to the budgets
+and the calls that are declared, and has the bill in its solution. ``Brain(fallback=...)`` and :func:`rung` make any of
+them a rung of a specialist's ladder.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Who picks the sample that a checker of steps likes best picks, sooner or later, the one that only looks best (Gao,
 Schulman and Hilton 2023, "Scaling laws for reward model overoptimization"): with enough samples, convincing nonsense
-wins every time. So here a step that fails drops its sample, the rest vote, and no score is ever compared. A second check,
-independent of the first, looks at a share of what the first let pass, drawn from a hash that nobody who answers knows;
-where the two disagree more often than was declared, an alarm is raised, and the first is no longer believed.
+wins every time. So here a step that fails drops its sample, the rest vote, and no score is ever compared. A second
+check, independent of the first, looks at a share of what the first let pass, drawn from a hash that nobody who answers
+knows; where the two disagree more often than was declared, an alarm is raised, and the first is no longer believed.
 """
 
 from __future__ import annotations
