@@ -125,7 +125,7 @@ async def fits(count: int, cases: int) -> list[dict[str, Any]]:
 
 
 async def _measure(quick: bool) -> dict[str, Any]:
-    many, fitted = (200, 300) if quick else (4000, 400)
+    many, fitted = (100, 300) if quick else (4000, 400)
     fresh = range(fitted, fitted + many)  # none of those that the choice is made by
     model = make()
     rows = [await asked(f"always {level}", AtEffort(model, level), fresh) for level in ACCURACY]
@@ -136,10 +136,10 @@ async def _measure(quick: bool) -> dict[str, Any]:
     row = await asked(f"effort fitted: {choice.level}", choice.asker, fresh)
     row |= {"fixed": TARGET, "value": row["accuracy"], "target": TARGET, "reached": row["accuracy"] >= TARGET}
     rows.append(row)
-    rows += await fits(5 if quick else 60, 300)
+    rows += await fits(2 if quick else 60, 300)
     with FakeEndpoint(model, models=("simulated",)) as endpoint:
         wire = OpenAIModel("simulated", base_url=endpoint.base_url, api_key=endpoint.api_key, price=PRICE)
-        some = range(fitted, fitted + (10 if quick else 100))
+        some = range(fitted, fitted + (5 if quick else 100))
         told = await asked("effort, a sound check, over HTTP", effort(wire), some, check=True)
         same = await asked("", effort(model), some, check=True)
         await wire.aclose()

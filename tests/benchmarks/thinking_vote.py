@@ -293,7 +293,7 @@ def _row(strategy: str, found: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 async def _measure(quick: bool) -> dict[str, Any]:
-    samples = Samples(make(), 600 if quick else 10_000)
+    samples = Samples(make(), 250 if quick else 10_000)
     sizes = (1, 3, 9, 15) if quick else SIZES
     rows = await fixed(samples, sizes)
     rows += await early(samples, sizes)
@@ -301,7 +301,7 @@ async def _measure(quick: bool) -> dict[str, Any]:
     rows += await by_vote(samples, 40 if quick else 1_000)
     rows.append(await by_endpoint(samples, 10 if quick else 100))
     seeds = range(SEED, SEED + (1 if quick else 20))
-    rows += await correlated(seeds, 150 if quick else 300)
+    rows += await correlated(seeds, 120 if quick else 300)
     return {"rows": rows, "seeds": {"samples": SEED, "correlated": list(seeds)}, "model": make().describe()}
 
 
