@@ -32,8 +32,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from brain import BrainError, Budget, OpenAIModel, Price
-from brain.scaling.sources import asker
-from brain.scaling.voting import VoteMeasure, vote
+from brain.scaling import asker, vote
+from brain.scaling.voting import VoteMeasure
 from brain.testing import FakeEndpoint, SimulatedModel
 
 MESSAGES = Path(__file__).parent / "voted_messages.jsonl"
