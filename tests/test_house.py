@@ -126,7 +126,7 @@ HOUSE = {
     ],
 }
 
-PUBLIC = ["specialists", "brain", "brain.testing"]
+PUBLIC = ["specialists", "brain", "brain.scaling", "brain.testing"]
 
 HEAVY = {
     "aiohttp",

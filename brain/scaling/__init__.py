@@ -19,9 +19,11 @@ them a rung of a specialist's ladder.
 from __future__ import annotations
 
 from ..asking import Asker, ModelAsker, Query, Revision, Solution, Tab
+from .correlations import Correlation
 from .decomposing import Decomposer, decompose
-from .effort_reports import EffortLevel, EffortReport
+from .effort_reports import EffortLevel, EffortReport, EffortTry
 from .efforts import Effort, EffortChoice, effort
+from .forms import canonical_form
 from .judging import Judge, JudgedPair, Judgement, JudgeReport, judge
 from .parts import DecomposeReport, Part, PartType, Split
 from .proving import Proof, Prove, ProvenCheck, ProveReport, prove, prove_precision
@@ -29,18 +31,21 @@ from .refining import Refine, RefineReport, RefineRound, refine, refine_bound
 from .rungs import rung
 from .sources import asker
 from .step_checks import StepAlarm, StepChecker, StepReport, StepTrust, check_steps
-from .stopping import StopRule
+from .stopping import Prediction, StopRule, fixed_error
+from .vote_measuring import VoteMeasure
 from .vote_reports import VoteCandidate, VoteReport, VoteSample
 from .voting import Vote, vote
 
 __all__ = [
     "Asker",
+    "Correlation",
     "DecomposeReport",
     "Decomposer",
     "Effort",
     "EffortChoice",
     "EffortLevel",
     "EffortReport",
+    "EffortTry",
     "Judge",
     "JudgeReport",
     "JudgedPair",
@@ -48,6 +53,7 @@ __all__ = [
     "ModelAsker",
     "Part",
     "PartType",
+    "Prediction",
     "Proof",
     "Prove",
     "ProveReport",
@@ -67,12 +73,15 @@ __all__ = [
     "Tab",
     "Vote",
     "VoteCandidate",
+    "VoteMeasure",
     "VoteReport",
     "VoteSample",
     "asker",
+    "canonical_form",
     "check_steps",
     "decompose",
     "effort",
+    "fixed_error",
     "judge",
     "prove",
     "prove_precision",
