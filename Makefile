@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TORCH := $(VENV)/.torch
-BENCHMARKS := overhead serving recursion registry start faults watching certificates cascade ledger
+BENCHMARKS := overhead serving recursion registry start faults watching certificates cascade ledger thinking
 
 .PHONY: demo test soak test-train lint format bench clean help
 

@@ -110,3 +110,27 @@ def test_the_ledger_is_measured_beside_a_bare_transaction() -> None:
     assert rows["durable commit of a step"]["value"] > 0
     assert rows["CPU that the ledger in memory adds"]["value"] > 0
     assert all(row["against"] for row in rows.values())
+
+
+def test_thinking_shows_accuracy_beside_money_and_calls(tmp_path: Path) -> None:
+    picture = tmp_path / "thinking.svg"
+    done = run("thinking", "decompose", "compare", "--quick", "--json", "--picture", str(picture))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert set(told["parts"]) == {"decompose", "compare"}
+    for part in told["parts"].values():
+        assert part["seeds"]
+        assert part["model"]
+        for row in part["rows"]:
+            assert 0 <= row["accuracy"] <= 1
+            assert row["calls per question"] > 0
+            assert float(row["money per question"]) > 0
+    budget = float(told["parts"]["compare"]["budget a question"])
+    assert all(float(row["dearest"]) <= budget for row in told["parts"]["compare"]["rows"])
+    assert "accuracy" in picture.read_text("utf-8")
+
+
+def test_thinking_refuses_a_part_that_there_is_not() -> None:
+    done = run("thinking", "guessing")
+    assert done.returncode == 2
+    assert "there is no part 'guessing'" in done.stderr
