@@ -14,7 +14,7 @@ from ..asking import GRACE, Asker, Query, Solution
 from ..errors import JournalError, LedgerError, ModelTimeout
 from ..keys import redact
 
-__all__ = ["checked", "guarded"]
+__all__ = ["asks_of", "checked", "guarded"]
 
 LATE_PART, LATE_CHECK = GRACE / 4, GRACE / 2
 """Seconds after the deadline for which a part, and then the check of what parts gave, is still waited for: whoever is
@@ -50,6 +50,12 @@ async def checked(check: Callable[[Any], Awaitable[Verdict] | Verdict | bool], v
             return await run_verifier(lambda _, given: check(given), {}, value)
     except TimeoutError:
         return Verdict.unknown("the check had not ended at the deadline")
+
+
+def asks_of(asker: Any) -> int:
+    """Asks that one query of ``asker`` takes at most, where it says so; one where it says nothing."""
+    said = getattr(asker, "most_calls", None)
+    return said if isinstance(said, int) else 1
 
 
 def _left(query: Query, late: float) -> float | None:

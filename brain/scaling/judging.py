@@ -8,6 +8,7 @@ orders; everything else is a tie, and ties abstain. What remains is whatever the
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import time
@@ -23,7 +24,7 @@ from specialists.ladder import jsonable
 from ..asking import Asker, ModelAsker, Query, Solution, typed
 from ..errors import BudgetExceeded, ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import guarded
+from .guarding import asks_of, guarded
 from .sources import asker as as_asker
 
 __all__ = ["Judge", "JudgeReport", "JudgedPair", "Judgement", "judge"]
@@ -61,9 +62,9 @@ def judge(
 ) -> Judge:
     """An asker that has a judge choose between ``n`` answers of another one.
 
-    Answers that are the same are not judged, and where all are, there is nothing to choose. Each new answer is compared
-    with those that stand; one that loses falls, and one that wins against another has that one fall. Where more than
-    one stands in the end, they are tied.
+    Answers that are the same are not judged, and where all are, there is nothing to choose. One after the other, in the
+    order of a hash of what they say, each answer is compared with those that stand; one that loses falls, and one that
+    wins against another has that one fall. Where more than one stands in the end, they are tied.
 
     Args:
         asker: Who answers: anything that :func:`brain.scaling.asker` takes.
@@ -181,7 +182,7 @@ class Judge(Asker):
     @property
     def most_calls(self) -> int:
         """Asks for one question at most: every answer, and every pair in both orders."""
-        each, judged = (int(getattr(part, "most_calls", 1)) for part in (self._asker, self._by))
+        each, judged = (asks_of(part) for part in (self._asker, self._by))
         return self._n * each + self._n * (self._n - 1) * judged
 
     async def ask(self, query: Query) -> Solution[Any]:
@@ -220,13 +221,16 @@ class _Choice:
         different: dict[str, Solution[Any]] = {}
         for form, each in zip(forms, given, strict=True):
             different.setdefault(form, each)
-        self.candidates = list(different.values())
-        standing = [0]
-        for place in range(1, len(self.candidates)):
+        self.candidates, forms_of = list(different.values()), list(different)
+        # Who is compared later meets fewer others. By a hash, so that being given early is no disadvantage.
+        order = sorted(range(len(self.candidates)), key=lambda place: _hashed(forms_of[place]))
+        standing = order[:1]
+        for number, place in enumerate(order[1:], 1):
             standing = await self.against(place, standing)
             if self.stopped is not None:
-                standing = [*standing, *range(place + 1, len(self.candidates))]
+                standing = [*standing, *order[number + 1 :]]
                 break
+        standing.sort()
         missing = len(samples) - len(given)
         if len(standing) == 1 or judge._on_tie == "first":
             return self.solution(self.candidates[min(standing)], standing, missing)
@@ -240,11 +244,12 @@ class _Choice:
             if self.stopped is not None or self.query.remaining() == 0:
                 self.stopped = self.stopped or "the deadline passed"
                 break
-            pair = await self.compared(other, place)
+            pair = await self.compared(min(other, place), max(other, place))
             self.pairs.append(pair)
-            if pair.outcome == "one":
+            winner = {"one": pair.one, "other": pair.other}.get(pair.outcome)
+            if winner == other:
                 return left
-            if pair.outcome == "other":
+            if winner == place:
                 left.remove(other)
         return [*left, place]
 
@@ -291,6 +296,10 @@ class _Choice:
         if chosen is None:
             return Solution(None, reason, failure=self.failure, stopped=self.stopped, report=report)
         return replace(chosen, report=report, stopped=self.stopped, failure=None)
+
+
+def _hashed(form: str) -> bytes:
+    return hashlib.sha256(form.encode("utf-8", "surrogatepass")).digest()
 
 
 def _said(solution: Solution[Any], first: Any, second: Any) -> Any:

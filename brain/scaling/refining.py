@@ -21,7 +21,7 @@ from specialists.ladder import jsonable
 from ..asking import Asker, Query, Revision, Solution
 from ..errors import BudgetExceeded, ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import guarded
+from .guarding import asks_of, guarded
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
 
@@ -155,8 +155,8 @@ class Refine(Asker):
     @property
     def most_calls(self) -> int:
         """Asks for one question at most: round 0 and every revision, each with its check where somebody is asked."""
-        checking = int(getattr(self._check, "most_calls", 1)) if isinstance(self._check, Asker) else 0
-        return (1 + self._rounds) * (int(getattr(self._asker, "most_calls", 1)) + checking)
+        checking = asks_of(self._check) if isinstance(self._check, Asker) else 0
+        return (1 + self._rounds) * (asks_of(self._asker) + checking)
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()

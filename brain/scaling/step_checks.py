@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from specialists import Cost, Verdict
@@ -28,7 +29,7 @@ from ..asking import Asker, Query, Solution, ask_all
 from ..errors import BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import guarded
+from .guarding import asks_of, checked, guarded
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
 
@@ -37,6 +38,7 @@ __all__ = ["StepAlarm", "StepChecker", "StepReport", "StepTrust", "check_steps"]
 logger = logging.getLogger("brain.scaling")
 
 MOST_SAMPLES = 256
+MOST_STEPS = 10_000
 
 
 def check_steps(
@@ -47,7 +49,7 @@ def check_steps(
     *,
     sample: float = 0.1,
     tolerance: float = 0.05,
-    level: float = 0.01,
+    level: float = 0.05,
     most_vetoed: float = 0.5,
     canonical: Canonical | None = None,
     on_alarm: Callable[[StepAlarm], None] | None = None,
@@ -66,7 +68,8 @@ def check_steps(
         n: Samples, from 1 to 256.
         sample: The share of the samples that passed at which the second check looks.
         tolerance: The share of what the step check passes that the second check may fail, before it means anything.
-        level: The chance of a false alarm, ever, where that share is no more (a test that may be looked at any time:
+        level: The chance of a false alarm, ever, where that share is no more, whatever came before, and also where the
+            samples of one question go wrong together (a test that may be looked at after each question:
             :class:`specialists.statistics.ShiftMartingale`).
         most_vetoed: See above.
         canonical: Gives of a value what it is compared by (:func:`canonical_form`); by default the value without
@@ -87,6 +90,10 @@ def check_steps(
         number = isinstance(share, int | float) and not isinstance(share, bool)
         if not number or not (0 <= share <= 1 if zero or name == "sample" else 0 < share < 1):
             raise ConfigurationError(f"{name} is a share between 0 and 1, not {share!r}")
+    if steps is hidden:
+        raise ConfigurationError(
+            "hidden is the check of the steps itself, which always agrees with itself; give another"
+        )
     if on_alarm is not None and not callable(on_alarm):
         raise ConfigurationError(f"on_alarm is a function, not {on_alarm!r}")
     return StepChecker(
@@ -141,7 +148,7 @@ class StepTrust:
         """Believe the check again, and forget what was seen of it."""
         with self._lock:
             self._test = ShiftMartingale(self._tolerance)
-            self._samples = 0
+            self._samples = self._audits = self._disagreements = 0
             self._alarm: StepAlarm | None = None
 
     @property
@@ -157,21 +164,30 @@ class StepTrust:
     @property
     def audits(self) -> tuple[int, int]:
         """Answers that both checks looked at, and how many of them the second failed."""
-        return self._test.audits, self._test.errors
+        return self._audits, self._disagreements
 
     def asked(self, samples: int) -> None:
         """So many samples were asked for."""
         with self._lock:
             self._samples += samples
 
-    def audited(self, *, disagree: bool) -> None:
-        """The second check has looked at an answer that the first passed."""
+    def audited(self, *, disagree: bool | Sequence[bool]) -> None:
+        """The second check has looked at an answer that the first passed, or at several to one question.
+
+        The samples of one question may all be wrong for one reason, so they are one bet together: of what each alone
+        would have made of the stakes, the mean. However they depend on each other, its expectation is not above 1.
+        """
+        several = (disagree,) if isinstance(disagree, bool) else tuple(disagree)
+        if not several:
+            return
         with self._lock:
-            self._test.update(disagree)
+            self._audits += len(several)
+            self._disagreements += sum(several)
+            _bet(self._test, sum(several) / len(several))
             if self._alarm is not None or self._test.value < 1 / self._level:
                 return
             alarm = self._alarm = StepAlarm(
-                self._samples, self._test.audits, self._test.errors, self._tolerance, self._level
+                self._samples, self._audits, self._disagreements, self._tolerance, self._level
             )
         logger.warning("check_steps: %s", alarm)
         if self._on_alarm is not None:
@@ -179,6 +195,14 @@ class StepTrust:
                 self._on_alarm(alarm)
             except Exception as error:  # the application's own; the answer is not its affair
                 logger.error("check_steps: on_alarm raised %s: %s", type(error).__name__, redact(str(error)))
+
+
+def _bet(test: ShiftMartingale, share: float) -> None:
+    """Count one audit of which the ``share`` went wrong."""
+    wrong = ShiftMartingale(test.null, test.audits, test.errors, list(test.stakes))
+    wrong.update(True)
+    test.update(False)
+    test.stakes = [share * one + (1 - share) * other for one, other in zip(wrong.stakes, test.stakes, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +275,8 @@ class StepChecker(Asker):
     @property
     def most_calls(self) -> int:
         """Asks for one question at most: every sample, and both checks of each where somebody is asked for them."""
-        each = int(getattr(self._asker, "most_calls", 1))
-        checks = [int(getattr(by, "most_calls", 1)) for by in (self._steps, self._hidden) if isinstance(by, Asker)]
-        return self._n * (each + sum(checks))
+        checks = [asks_of(by) for by in (self._steps, self._hidden) if isinstance(by, Asker)]
+        return self._n * (asks_of(self._asker) + sum(checks))
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
@@ -292,7 +315,8 @@ class _Question:
         if not self.samples:
             reason = f"none of {len(solutions)} samples came: {solutions[-1].reason}"
             return self.solution(None, 0, [], followed=True, why_not=None, reason=reason)
-        await self.check()
+        if trust.alarm is None:  # else whatever it says is not believed, and not paid for
+            await self.check()
         vetoed = [each for each in self.samples if each.verdict is not None and each.verdict.status == "failed"]
         many = len(vetoed) > checker._most_vetoed * len(self.samples)
         await self.audit(at_least_one=many)
@@ -348,10 +372,10 @@ class _Question:
         for sample in drawn:
             if self.stopped is not None or self.query.remaining() == 0:
                 self.stopped = self.stopped or "the deadline passed"
-                return
+                break
             sample.second = await self.looked_at(self.checker._hidden, sample, "second check")
-            if sample.second.status != "unknown":
-                self.checker.trust.audited(disagree=sample.second.status == "failed")
+        told = [each.second.status for each in drawn if each.second is not None and each.second.status != "unknown"]
+        self.checker.trust.audited(disagree=[status == "failed" for status in told])
 
     def chance(self, sample: _Sample) -> float:
         """Of a sample, from 0 to 1: the same whenever it is drawn, and known to nobody before."""
@@ -361,7 +385,7 @@ class _Question:
 
     async def looked_at(self, by: CheckedBy, sample: _Sample, name: str) -> Verdict:
         if not isinstance(by, Asker):
-            return await _over_steps(by, sample.solution.value)
+            return await checked(lambda value: _over_steps(by, value), sample.solution.value, self.query)
         if self.stopped is not None or self.query.remaining() == 0:
             return Verdict.unknown("it was not asked: nothing is left for it")
         verdict, asked = await verified(by, sample.query, sample.solution.value, name)
@@ -419,24 +443,27 @@ class _Guarded(Asker):
 
 
 async def _over_steps(check: Callable[[Any], Any], value: Any) -> Verdict:
-    """What a function says of the steps of a value; one that raises could not tell."""
-    try:
-        said = check(value)
-        if inspect.isawaitable(said):
-            said = await said
-        each = list(said) if isinstance(said, Iterable) and not isinstance(said, str) else [said]
-    except Exception as error:
-        return Verdict.unknown(redact(f"the check raised {type(error).__name__}: {error}")[:500])
+    """What a function says of the steps of a value. May raise whatever the function does."""
+    said = check(value)
+    if inspect.isawaitable(said):
+        said = await said
+    several = isinstance(said, Iterable) and not isinstance(said, str)
+    each = list(islice(said, MOST_STEPS + 1)) if several else [said]
+    if not each:
+        return Verdict.unknown("the check looked at no step")
+    if len(each) > MOST_STEPS:
+        return Verdict.unknown(f"the check says something of more than {MOST_STEPS:,} steps")
     verdict = Verdict.passed()
     for number, one in enumerate(each, 1):
-        if isinstance(one, Verdict):
-            if one.status == "failed":
-                return Verdict.failed(f"step {number}: {one.reason or 'it fails'}")
-            verdict = one if one.status == "unknown" else verdict
-        elif one is False or (not isinstance(one, bool) and hasattr(one, "item") and one.item() is False):
+        said = one.item() if not isinstance(one, bool | Verdict) and hasattr(one, "item") else one  # numpy's own bool
+        if isinstance(said, Verdict):
+            if said.status == "failed":
+                return Verdict.failed(redact(f"step {number}: {said.reason or 'it fails'}")[:2000])
+            verdict = said if said.status == "unknown" else verdict
+        elif said is False:
             return Verdict.failed(f"step {number} fails")
-        elif one is not True and not hasattr(one, "item"):
-            verdict = Verdict.unknown(f"the check returned {type(one).__name__}, neither a verdict nor a boolean")
+        elif said is not True:
+            verdict = Verdict.unknown(f"the check returned {type(said).__name__}, neither a verdict nor a boolean")
     return verdict
 
 

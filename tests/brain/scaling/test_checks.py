@@ -1,0 +1,184 @@
+"""Judges, revisions, proofs and step checks against what is odd, late, hostile, or in an unlucky order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import numpy
+import pytest
+
+from brain import ConfigurationError
+from brain.asking import Asker, Query, Solution
+from brain.scaling import check_steps, judge, prove, refine
+from brain.scaling.step_checks import StepTrust
+from brain.testing import SimulatedJudge, SimulatedModel
+
+
+class Numbered(Asker):
+    """Gives as its answer the number of the sample that it is asked for."""
+
+    @property
+    def name(self) -> str:
+        return "numbered"
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        return Solution(int(query.path.rpartition(" ")[2]), source=self.name, tab=query.tab)
+
+
+def by_place() -> SimulatedModel:
+    """A judge who sees nothing and likes the first of two answers."""
+    chance = SimulatedJudge(accuracy=0.0, prefers_first=0.7)
+    return SimulatedModel(solve=lambda _: 0, judge=chance, seed=11, name="judge", keep_requests=False)
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_a_judge_by_place_favours_no_sample(n: int) -> None:
+    ask, won = judge(Numbered(), by=by_place(), n=n), Counter[Any]()
+    trials = 900
+
+    async def measure() -> None:
+        for number in range(trials):
+            # Other answers for each question: which one is compared first has to do with what they say.
+            made = judge(Offset(number), by=by_place(), n=n)
+            solution = await made.solve("which?", output_type=int, seed=number)
+            won[None if solution.value is None else solution.value % 100] += 1
+
+    asyncio.run(measure())
+    shares = [won[place] / trials for place in range(1, n + 1)]
+    assert max(shares) - min(shares) < 0.06  # four standard errors of a difference
+    assert ask.most_calls == n + n * (n - 1)
+
+
+class Offset(Numbered):
+    """Answers that are like no other question's, and tell by their last two digits which sample they were."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        place = int(query.path.rpartition(" ")[2])
+        return Solution(self._number * 100 + place, source=self.name, tab=query.tab)
+
+
+def test_candidates_stay_in_the_order_in_which_they_were_given() -> None:
+    def larger(text: str) -> str:
+        told = json.loads(text)
+        return "first" if told["first"] > told["second"] else "second"
+
+    solution = judge(Numbered(), by=larger, n=6).solve_sync("which?", output_type=int)
+    assert solution.value == 6
+    assert solution.report.candidates == (1, 2, 3, 4, 5, 6)
+    assert solution.report.standing == (5,)
+    assert all(pair.one < pair.other and pair.outcome == "other" for pair in solution.report.pairs)
+    tied = judge(Numbered(), by=lambda _: "tie", n=4, on_tie="first").solve_sync("which?", output_type=int)
+    assert tied.value == 1
+    assert tied.report.standing == (0, 1, 2, 3)
+
+
+def test_what_is_asked_at_most_is_known_around_an_asker_that_does_not_say() -> None:
+    inner = prove(Numbered(), lambda _: True)
+    assert inner.most_calls is None
+    assert judge(inner, by=by_place()).most_calls == 4
+    assert refine(inner, check=lambda _: True, rounds=2).most_calls == 3
+    assert check_steps(inner, lambda _: True, lambda _: None, n=5).most_calls == 5
+
+
+def steps_of(said: Any) -> Any:
+    return check_steps(Numbered(), said, lambda _: True, n=4)
+
+
+class Hostile:
+    def item(self) -> Any:
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        lambda _: [Hostile()],
+        lambda _: [numpy.array([True, False])],
+        lambda _: 0.2,
+        lambda _: [],
+        lambda _: {"a": False},
+        lambda _: itertools.repeat(True),
+        lambda _: 1 / 0,
+        lambda _: None,
+    ],
+)
+def test_a_step_check_that_says_nothing_of_use_vetoes_nothing(said: Any) -> None:
+    solution = steps_of(said).solve_sync("which?", output_type=int)
+    assert solution.value == 1
+    assert solution.report.vetoed == 0
+
+
+def test_a_numpy_truth_is_a_truth() -> None:
+    solution = steps_of(lambda value: numpy.array([True, value > 2])).solve_sync("which?", output_type=int)
+    assert solution.value == 3
+    assert solution.report.vetoed == 2
+
+
+@pytest.mark.parametrize("late", ["steps", "hidden"])
+def test_a_check_that_does_not_end_loses_no_sample(late: str) -> None:
+    async def never(_: Any) -> bool:
+        await asyncio.Event().wait()
+        return True
+
+    checks: dict[str, Any] = {"steps": lambda _: True, "hidden": lambda _: None, late: never}
+    ask = check_steps(Numbered(), n=4, sample=1.0, **checks)
+    solution = ask.solve_sync("which?", output_type=int, timeout=0.2)
+    assert solution.value == 1
+    assert solution.report.answered == 4
+
+
+def test_a_check_is_no_second_check_of_itself() -> None:
+    def check(_: Any) -> bool:
+        return True
+
+    with pytest.raises(ConfigurationError, match="agrees with itself"):
+        check_steps(Numbered(), check, check)
+
+
+def test_after_an_alarm_the_step_check_is_not_paid_for() -> None:
+    asked = Counter[str]()
+
+    class Checking(Asker):
+        def __init__(self, name: str, says: str) -> None:
+            self._name, self._says = name, says
+
+        @property
+        def name(self) -> str:
+            return self._name
+
+        async def ask(self, query: Query) -> Solution[Any]:
+            asked[self._name] += 1
+            return Solution(query.answer.take({"verdict": self._says}, self._name), tab=query.tab)
+
+    ask = check_steps(Numbered(), Checking("steps", "passed"), Checking("hidden", "failed"), n=4, sample=1.0)
+    for number in range(6):
+        ask.solve_sync(f"which of {number}?", output_type=int)
+        if ask.trust.alarm is not None:
+            break
+    assert ask.trust.alarm is not None
+    before = asked.copy()
+    solution = ask.solve_sync("which?", output_type=int)
+    assert asked == before
+    assert solution.value == 1
+    assert solution.report.alarm == ask.trust.alarm
+    assert not solution.report.followed
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_alarm_is_seldom_false_also_where_samples_go_wrong_together(together: bool) -> None:
+    alarms, trials, level = 0, 200, 0.05
+    for trial in range(trials):
+        chance, trust = random.Random(trial), StepTrust(0.05, level)
+        for _ in range(150):
+            draws = [chance.random() < 0.05 for _ in range(8)]
+            trust.audited(disagree=[draws[0]] * 8 if together else draws)
+        alarms += trust.alarm is not None
+    assert alarms <= 20  # of 200; 5 % are 10, and more than 20 has a chance of 1 in 1,000
