@@ -69,27 +69,55 @@ def prove(
 
 
 def prove_precision(
-    accuracy: float, *, misses: float, accuses: float, m: int, catches: float = 0.0, overturns: float = 0.0
+    accuracy: float,
+    *,
+    misses: float,
+    accuses: float,
+    m: int,
+    n: int = 1,
+    catches: float = 0.0,
+    overturns: float = 0.0,
 ) -> tuple[float, float]:
-    """How often an accepted solution is right, and how often a solution is accepted at all.
+    """How often an accepted solution is right, and how often one is accepted at all.
 
     A right solution passes one check unless it is accused and that is not caught: ``1 - accuses * (1 - catches)``. A
     wrong one passes where it is missed, or rightly failed and that is overturned: ``misses + (1 - misses) *
     overturns``. All ``m`` must agree, and checks are taken to err independently of each other; where they do not, both
     figures are what one check gives, at worst.
 
+    Of ``n`` solutions, the first that is accepted counts. There is one right answer and it is checked once; wrong ones
+    are taken to be others each time, so each has its own chance. So more solutions give more answers, and somewhat less
+    precision. Where wrong answers repeat, each is checked once too, and the precision is higher than computed.
+
     Args:
         accuracy: The share of solutions that are right.
         misses: The share of wrong solutions that a check passes.
         accuses: The share of right solutions that a check fails.
-        m: Checks.
+        m: Checks of each solution.
+        n: Solutions.
         catches: The share of false negative verdicts that the reviewer finds false.
         overturns: The share of true negative verdicts that the reviewer finds false.
+
+    Raises :class:`ConfigurationError` for shares and numbers that cannot be.
     """
-    right = accuracy * (1 - accuses * (1 - catches)) ** m
+    shares = {"accuracy": accuracy, "misses": misses, "accuses": accuses, "catches": catches, "overturns": overturns}
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise ConfigurationError(f"{name} lies between 0 and 1, not {share!r}")
+    if m < 1 or n < 1:
+        raise ConfigurationError(f"there is at least one check and one solution, not {m!r} and {n!r}")
+    passes = (1 - accuses * (1 - catches)) ** m
+    right = accuracy * passes
+    refused = accuracy * (1 - passes)
     wrong = (1 - accuracy) * (misses + (1 - misses) * overturns) ** m
-    accepted = right + wrong
-    return (right / accepted if accepted else 0.0), accepted
+    accepted_right = accepted_wrong = 0.0
+    open_, without = 1.0, 0.0  # nothing accepted yet: with the right answer still to come, and with it refused
+    for _ in range(n):
+        accepted_right += open_ * right
+        accepted_wrong += (open_ + without) * wrong
+        open_, without = open_ * (1 - right - refused - wrong), without * (1 - wrong) + open_ * refused
+    accepted = accepted_right + accepted_wrong
+    return (accepted_right / accepted if accepted else 0.0), accepted
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, model_validator
 
-from specialists import Verdict
+from specialists import Specialist, Verdict
 
 from ..asking import Asker, ModelAsker, Query, Solution, typed
 from ..errors import ConfigurationError
@@ -67,7 +67,8 @@ _VERIFICATION, _REVIEW = typed(Verification), typed(Review)
 
 def is_asked(check: Any) -> bool:
     """Whether ``check`` is somebody who is asked, and not a function of the value."""
-    return isinstance(check, str | Asker) or any(callable(getattr(check, name, None)) for name in ("ask", "run"))
+    methods = (callable(getattr(check, name, None)) for name in ("ask", "run"))
+    return isinstance(check, str | Asker | Specialist) or any(methods)
 
 
 def as_verifier(check: Any, wants: Literal["verdict", "review"] = "verdict") -> CheckedBy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import random
 from collections import Counter
 from typing import Any
@@ -14,9 +15,10 @@ import pytest
 
 from brain import ConfigurationError
 from brain.asking import Asker, Query, Solution
-from brain.scaling import check_steps, judge, prove, refine
+from brain.scaling import check_steps, judge, prove, prove_precision, refine
 from brain.scaling.step_checks import StepTrust
-from brain.testing import SimulatedJudge, SimulatedModel
+from brain.testing import SimulatedJudge, SimulatedModel, SimulatedReviewer, SimulatedVerifier
+from specialists import Answer, Verdict, specialist
 
 
 class Numbered(Asker):
@@ -182,3 +184,51 @@ def test_an_alarm_is_seldom_false_also_where_samples_go_wrong_together(together:
             trust.audited(disagree=[draws[0]] * 8 if together else draws)
         alarms += trust.alarm is not None
     assert alarms <= 20  # of 200; 5 % are 10, and more than 20 has a chance of 1 in 1,000
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (4, 1), (16, 1), (16, 3)])
+@pytest.mark.parametrize("reviewed", [False, True])
+def test_precision_is_as_computed_for_any_number_of_solutions(n: int, m: int, *, reviewed: bool) -> None:
+    def asked(text: str) -> int:
+        told = json.loads(text)
+        return int(told["question"] if isinstance(told, dict) else told)
+
+    settings: dict[str, Any] = {"solve": asked, "seed": 7, "keep_requests": False}
+    solver = SimulatedModel(accuracy=0.5, variety=10_000, name="solver", **settings)
+    lies, catches = SimulatedVerifier.lying(0.2), SimulatedReviewer(catches=0.8)
+    verifier = SimulatedModel(verifier=lies, reviewer=catches, name="verifier", **settings)
+    ask = prove(solver, verifier, verifier if reviewed else None, n=n, m=m)
+    trials = 500
+
+    async def measure() -> tuple[int, int]:
+        right = answered = 0
+        for number in range(trials):
+            solution = await ask.solve(str(number), output_type=int, seed=number)
+            right += solution.value == number
+            answered += solution.answered
+        return right, answered
+
+    right, answered = asyncio.run(measure())
+    caught = 0.8 if reviewed else 0.0
+    precision, accepted = prove_precision(0.5, misses=0.2, accuses=0.2, m=m, n=n, catches=caught)
+    assert abs(right / answered - precision) < 4 * math.sqrt(precision * (1 - precision) / answered) + 0.002
+    assert abs(answered / trials - accepted) < 4 * math.sqrt(accepted * (1 - accepted) / trials) + 0.002
+
+
+def test_precision_of_what_cannot_be() -> None:
+    assert prove_precision(0.0, misses=0.0, accuses=1.0, m=1) == (0.0, 0.0)
+    for wrong in ({"misses": 1.1}, {"accuses": -0.1}, {"catches": math.nan}, {"m": 0}, {"n": 0}):
+        with pytest.raises(ConfigurationError):
+            prove_precision(0.5, **{"misses": 0.2, "accuses": 0.2, "m": 1, **wrong})  # type: ignore[arg-type]
+
+
+def test_a_specialist_that_checks_is_asked_for_a_verdict() -> None:
+    @specialist
+    async def is_even(question: str, answer: int) -> Answer[str]:
+        """Whether a number is even."""
+        assert question == "which is even?"
+        return Answer("failed" if answer % 2 else "passed", confidence=1.0)
+
+    solution = prove(Numbered(), is_even, n=4, m=1).solve_sync("which is even?", output_type=int)
+    assert solution.value == 2
+    assert solution.verdict == Verdict.passed("all 1 checks agree")
