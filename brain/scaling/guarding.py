@@ -16,6 +16,9 @@ from ..keys import redact
 
 __all__ = ["asks_of", "checked", "guarded"]
 
+MOST_REASON = 2000
+"""Characters that are kept of why."""
+
 LATE_PART, LATE_CHECK = GRACE / 4, GRACE / 2
 """Seconds after the deadline for which a part, and then the check of what parts gave, is still waited for: whoever is
 asked keeps the deadline by itself, and the whole is given up only after both."""
@@ -39,17 +42,24 @@ async def guarded(asker: Asker, query: Query) -> Solution[Any]:
             failure = ModelTimeout(f"{asker.name} did not answer before the deadline")
             said = str(failure)
         else:
-            failure, said = error, redact(f"{type(error).__name__}: {error}")[:2000]
+            failure, said = error, redact(f"{type(error).__name__}: {error}")[:MOST_REASON]
         return Solution(None, said, source=asker.name, failure=failure, tab=query.tab)
 
 
 async def checked(check: Callable[[Any], Awaitable[Verdict] | Verdict | bool], value: Any, query: Query) -> Verdict:
     """What ``check`` says of a value. One that raises, or that has not ended at the deadline, could not tell."""
+
+    def asked(_: Any, given: Any) -> Any:
+        return check(given)
+
+    asked.__name__ = getattr(check, "__name__", type(check).__name__)
     try:
         async with asyncio.timeout(_left(query, LATE_CHECK)):
-            return await run_verifier(lambda _, given: check(given), {}, value)
+            verdict = await run_verifier(asked, {}, value)
     except TimeoutError:
         return Verdict.unknown("the check had not ended at the deadline")
+    # What an application's check says goes into reports, and back to models.
+    return verdict if verdict.reason is None else Verdict(verdict.status, redact(str(verdict.reason))[:MOST_REASON])
 
 
 def asks_of(asker: Any) -> int:

@@ -23,8 +23,10 @@ from specialists.ladder import jsonable
 
 from ..asking import Asker, ModelAsker, Query, Solution, typed
 from ..errors import BudgetExceeded, ConfigurationError
+from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import asks_of, guarded
+from .showing import short
 from .sources import asker as as_asker
 
 __all__ = ["Judge", "JudgeReport", "JudgedPair", "Judgement", "judge"]
@@ -158,7 +160,7 @@ class JudgeReport:
             f" {self.calls} calls, {self.cost}"
         ]
         for place, value in enumerate(self.candidates):
-            lines.append(f"{'* ' if place in self.standing else '  '}{json.dumps(jsonable(value))[:80]}")
+            lines.append(f"{'* ' if place in self.standing else '  '}{short(value, 80)}")
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -272,7 +274,9 @@ class _Choice:
         self.note(forward)
         self.note(backward)
         problem = "; ".join(dict.fromkeys(each.reason for each in (forward, backward) if each.reason is not None))
-        return JudgedPair(one, other, _said(forward, "one", "other"), _said(backward, "other", "one"), problem or None)
+        return JudgedPair(
+            one, other, _said(forward, "one", "other"), _said(backward, "other", "one"), redact(problem)[:1000] or None
+        )
 
     def note(self, solution: Solution[Any]) -> None:
         if solution.failure is not None:

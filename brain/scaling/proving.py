@@ -17,8 +17,10 @@ from specialists.ladder import jsonable
 
 from ..asking import Asker, Query, Solution
 from ..errors import BudgetExceeded, ConfigurationError
+from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import guarded
+from .showing import short
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, is_asked, reviewed, verified
 
@@ -189,8 +191,10 @@ class ProveReport:
         most = "" if self.most_calls is None else f" of at most {self.most_calls}"
         lines = [f"{len(self.solutions)} solutions, {self.overturned} objections overturned; {self.calls} calls{most}"]
         for each in self.solutions:
-            said = "".join("+" if check.agrees else "-" for check in each.checks) or each.problem or "seen before"
-            lines.append(f"{'*' if each.accepted else ' '} {said} {str(each.value)[:60]}")
+            said = "".join("+" if check.agrees else "-" for check in each.checks) or short(
+                each.problem or "seen before"
+            )
+            lines.append(f"{'*' if each.accepted else ' '} {said} {short(each.value)}")
         return "\n".join(lines)
 
 
@@ -253,7 +257,7 @@ class _Course:
             solution = await guarded(self.prove._asker, self.query.sample(number))
             self.heard(solution)
             if not solution.answered:
-                self.proofs.append(Proof(None, problem=solution.reason))
+                self.proofs.append(Proof(None, problem=redact(solution.reason or "no answer")[:500]))
                 continue
             plain = self.query.answer.plain(solution.value)
             before = self.known(solution.value)
@@ -264,7 +268,7 @@ class _Course:
             agreed = all(check.agrees for check in checks)
             self.proofs.append(Proof(plain, checks, agreed))
             if agreed:
-                verdict = Verdict.passed(f"all {len(checks)} checks agree")
+                verdict = Verdict.passed("its check agrees" if len(checks) == 1 else f"all {len(checks)} checks agree")
                 return replace(solution, verdict=verdict, failure=None)
         tried = sum(bool(each.checks) for each in self.proofs)
         reason = self.stopped or (

@@ -22,6 +22,7 @@ from ..asking import Asker, Query, Revision, Solution
 from ..errors import BudgetExceeded, ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import asks_of, guarded
+from .showing import short
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
 
@@ -126,10 +127,10 @@ class RefineReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"{len(self.rounds)} rounds, {self.ended}; {self.calls} calls, {self.cost}"]
+        lines = [f"{len(self.rounds)} rounds, {short(self.ended, 160)}; {self.calls} calls, {self.cost}"]
         for each in self.rounds:
             mark = "*" if each.kept else " "
-            lines.append(f"{mark} {each.number}: {each.verdict or 'not checked'} {str(each.value)[:60]}")
+            lines.append(f"{mark} {each.number}: {each.verdict or 'not checked'} {short(each.value)}")
         return "\n".join(lines)
 
 

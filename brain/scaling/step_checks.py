@@ -30,6 +30,7 @@ from ..errors import BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import asks_of, checked, guarded
+from .showing import short
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
 
@@ -241,7 +242,7 @@ class StepReport:
         }
 
     def __str__(self) -> str:
-        veto = "followed" if self.followed else f"not followed: {self.why_not}"
+        veto = "followed" if self.followed else f"not followed: {short(self.why_not, 160)}"
         lines = [
             f"{self.answered} of {self.samples} samples, {self.vetoed} vetoed ({veto}), {self.votes} votes for the"
             f" answer; the second check failed {self.disagreements} of {self.audits}; {self.calls} calls, {self.cost}"

@@ -15,6 +15,7 @@ import pytest
 
 from brain import ConfigurationError
 from brain.asking import Asker, Query, Solution
+from brain.keys import Secret
 from brain.scaling import check_steps, judge, prove, prove_precision, refine
 from brain.scaling.step_checks import StepTrust
 from brain.testing import SimulatedJudge, SimulatedModel, SimulatedReviewer, SimulatedVerifier
@@ -231,4 +232,64 @@ def test_a_specialist_that_checks_is_asked_for_a_verdict() -> None:
 
     solution = prove(Numbered(), is_even, n=4, m=1).solve_sync("which is even?", output_type=int)
     assert solution.value == 2
-    assert solution.verdict == Verdict.passed("all 1 checks agree")
+    assert solution.verdict == Verdict.passed("its check agrees")
+
+
+def strategies(check: Any) -> list[Asker]:
+    """One of each, around a check or a judge of the application's own."""
+    return [
+        judge(Numbered(), by=check),
+        refine(Lasting(), check=check),
+        prove(Numbered(), check),
+        check_steps(Numbered(), check, lambda _: True),
+    ]
+
+
+class Lasting(Asker):
+    """Gives as its answer how often it was told that it is wrong."""
+
+    @property
+    def name(self) -> str:
+        return "lasting"
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        return Solution(len(query.revisions), source=self.name, tab=query.tab)
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("raised", [False, True])
+def test_keys_stay_out_of_what_is_reported(place: int, *, raised: bool) -> None:
+    key = "sk-" + "c3D4" * 12
+    secret = Secret(key)
+
+    def check(_: Any) -> Verdict:
+        if raised:
+            raise RuntimeError(f"bad key {key}")
+        return Verdict.failed(f"bad key {key}")
+
+    solution = strategies(check)[place].solve_sync("which?", output_type=int)
+    told = [json.dumps(solution.report.to_json()), str(solution.report), repr(solution), str(solution.verdict)]
+    assert key not in "".join(told) + str(solution.reason)
+    assert secret.reveal() == key
+
+
+@pytest.mark.parametrize("value", ["\x1b[31mred\u202e\n" + "long " * 100, "\ud800"])
+def test_what_a_model_writes_draws_nothing_in_a_terminal(value: str) -> None:
+    for ask in (
+        judge(lambda _: value, by=lambda _: "tie"),
+        refine(lambda _: value, check=lambda _: False),
+        prove(lambda _: value, lambda _: False),
+        check_steps(lambda _: value, lambda _: False, lambda _: True),
+    ):
+        said = str(ask.solve_sync("which?").report)
+        assert "\x1b" not in said
+        assert "\u202e" not in said
+        assert max(map(len, said.splitlines())) < 200
+
+
+def test_an_objection_names_the_check() -> None:
+    def is_large(value: int) -> bool:
+        return value > 5
+
+    solution = refine(Lasting(), check=is_large, rounds=2).solve_sync("which?", output_type=int)
+    assert solution.verdict == Verdict.failed("is_large says no")
