@@ -8,6 +8,7 @@ loop of turns goes on from there. What a plan is stands in :mod:`brain.plans`; w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,13 @@ from .dispatch import CheckedCall, Dispatcher
 from .encoding import EncodedMessage
 from .errors import Abstained, BrainError
 from .events import ChatModel, ModelResponse, Plan, PlanMade, PlanStep, ToolCall
-from .handles import UnknownHandle, part_of, resolved
+from .handles import UnknownHandle, handle_of, part_of, resolved
 from .journal import call_step, history_step
 from .messages import assistant_message, unanswered, user_message
 from .planner import Planner
 from .planning.references import NoValue
 from .plans import PLAN_SCHEMA, SUBTASK, plan_problems, put, read_plan
+from .previews import text_of
 from .runs import Run
 from .tooling import Tool
 from .turns import TurnLoop
@@ -101,6 +103,7 @@ class GraphLoop:
             await self._caller.resume(run)
             course = await self._next(run, done)
         else:
+            self._remember(run, course, done)
             await self._run(run, course, done, history_step, run.arguments.approvals or {})
             if run.arguments.prompt is not None:
                 run.messages.append(user_message(run.arguments.prompt))
@@ -214,6 +217,19 @@ class GraphLoop:
                 course.settle(index, said[call.id])
         return course
 
+    def _remember(self, run: Run, course: _Course, done: dict[str, Any]) -> None:
+        """What the history says that a plan has done: it is not done again, and can be referred to."""
+        ids = {call.id: step.id for call, step in zip(course.calls, course.plan.steps, strict=True)}
+        results = (message for message in run.messages if message["role"] == "tool")
+        for number, message in enumerate(results, 1):
+            if (id := ids.get(message.get("tool_call_id"))) is not None:
+                run.step_handles[id] = handle_of(number, text_of(message))
+        for place in course.values:
+            step, call = course.plan.steps[place], course.calls[place]
+            with contextlib.suppress(UnknownHandle, NoValue, ValueError, InvalidArguments):
+                checked = self._checked(run, step, call, "", self._arguments(step, course))
+                done[_key(step, checked)] = course.answers[call.id]
+
     async def _run(
         self,
         run: Run,
@@ -251,7 +267,9 @@ class GraphLoop:
                         place, {"error": f"not begun: it needs {names}, which gave no answer", "skipped": True}
                     )
                     return
-                await self._step(run, course, place, step_of(place), decided, earlier, done, lost=lost)
+                # Of a history nobody knows whether a step was made whose answers before it were there already.
+                open_ended = lost and all(calls[before].id in already for before in plan.steps[place].needs)
+                await self._step(run, course, place, step_of(place), decided, earlier, done, lost=open_ended)
             finally:
                 ended[place].set()
 
@@ -295,7 +313,7 @@ class GraphLoop:
             return
         try:
             checked = self._checked(run, step, call, name, arguments)
-            key = f"{step.tool}\0{step.task or ''}\0{canonical(checked.arguments)}"
+            key = _key(step, checked)
             if key in earlier:  # what an earlier plan has done is not done again
                 course.settle(place, earlier[key])
                 return
@@ -351,6 +369,11 @@ class GraphLoop:
         text = output if isinstance(output, str) else json.dumps(jsonable(course.values[course.plan.answer]))
         run.messages.append(assistant_message(ModelResponse(text)))
         return (output,)
+
+
+def _key(step: PlanStep, call: CheckedCall) -> str:
+    """What two steps have in common that do the same."""
+    return f"{step.tool}\0{step.task or ''}\0{canonical(call.arguments)}"
 
 
 def _shown(plan: Plan, step: PlanStep) -> str:
