@@ -222,7 +222,7 @@ class GraphLoop:
         ids = {call.id: step.id for call, step in zip(course.calls, course.plan.steps, strict=True)}
         results = (message for message in run.messages if message["role"] == "tool")
         for number, message in enumerate(results, 1):
-            if (id := ids.get(message.get("tool_call_id"))) is not None:
+            if (id := ids.get(str(message.get("tool_call_id")))):
                 run.step_handles[id] = handle_of(number, text_of(message))
         for place in course.values:
             step, call = course.plan.steps[place], course.calls[place]

@@ -1,0 +1,339 @@
+"""The loop of plans: run in parallel, checked before, planned anew from where it failed, taken up where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brain import (
+    ApprovalRequired,
+    Brain,
+    Budget,
+    BudgetExceeded,
+    ConfigurationError,
+    Ledger,
+    PlanMade,
+    RepeatLimit,
+    ToolAnswered,
+    ToolCalled,
+    tool,
+)
+from brain.testing import ScriptedModel, call, failpoints
+from tests.running import GUARD, add, carried, contents
+
+MADE: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    MADE.clear()
+
+
+@tool(effect="pure")
+async def fetch(name: str) -> dict[str, Any]:
+    """Fetch something by its name."""
+    MADE.append(name)
+    if name.startswith("bad"):
+        raise ValueError("there is no such thing")
+    return {"name": name, "rows": [len(name), 2, 3]}
+
+
+@tool(effect="pure")
+def total(numbers: list[int], extra: int = 0) -> int:
+    """Add up."""
+    MADE.append("total")
+    return sum(numbers) + extra
+
+
+@tool(effect="once", requires_approval=True)
+def pay(to: str) -> str:
+    """Pay somebody."""
+    MADE.append(f"pay {to}")
+    return f"paid {to}"
+
+
+def step(id: str, tool: str | None = None, /, after: list[str] | None = None, **arguments: Any) -> dict[str, Any]:
+    """A step; arguments that begin with ``$`` refer to another one."""
+    plain = {name: value for name, value in arguments.items() if not str(value).startswith("$")}
+    references = {name: value[1:] for name, value in arguments.items() if str(value).startswith("$")}
+    return {"id": id, "tool": tool or "fetch", "arguments": plain, "references": references, "after": after or []}
+
+
+def plan(*steps: dict[str, Any], answer: str | None = None) -> dict[str, Any]:
+    return {"steps": list(steps), "answer": answer}
+
+
+def brain(*said: Any, **more: Any) -> Brain[Any]:
+    return Brain(ScriptedModel(said), **{"tools": [fetch, total, pay, add], "planning": "graph", **more})
+
+
+def chain(count: int, bad: int | None = None) -> list[dict[str, Any]]:
+    return [
+        step(f"s{n}", after=[f"s{n - 1}"] if n > 1 else [], name=f"bad{n}" if n == bad else f"n{n}")
+        for n in range(1, count + 1)
+    ]
+
+
+class TestPlans:
+    async def test_values_pass_by_reference_and_the_answer_is_a_steps_value(self) -> None:
+        made = plan(step("a", name="four"), step("b", "total", numbers="$a.rows", extra="$a.rows[1]"), answer="b")
+        result = await brain(made, output_type=int).run("go")
+        assert result.output == 4 + 2 + 3 + 2
+        assert len(result.turns) == 1, "the model was asked once"
+        assert [str(each) for each in result.plans] == [
+            "fetch(name='four') -> total(numbers=#1.rows, extra=#1.rows[1])"
+        ]
+        assert result.messages[-1] == {"role": "assistant", "content": "11"}
+
+    async def test_what_is_independent_runs_at_the_same_time(self) -> None:
+        meeting = asyncio.Barrier(2)
+
+        @tool(effect="pure")
+        async def meet(who: str) -> str:
+            """Wait for the other one."""
+            await asyncio.wait_for(meeting.wait(), GUARD)
+            return who
+
+        @tool(effect="pure")
+        def both(one: str, other: str) -> str:
+            """Put together."""
+            return one + other
+
+        diamond = plan(
+            step("a", name="x"),
+            step("b", "meet", after=["a"], who="b"),
+            step("c", "meet", after=["a"], who="c"),
+            step("d", "both", one="$b", other="$c"),
+            answer="d",
+        )
+        assert (await brain(diamond, tools=[fetch, meet, both]).run("go")).output == "bc"
+
+    async def test_a_step_begins_as_soon_as_those_it_needs_have_answered(self) -> None:
+        slow = asyncio.Event()
+
+        @tool(effect="pure")
+        async def wait() -> int:
+            """Wait for the chain beside it."""
+            await asyncio.wait_for(slow.wait(), GUARD)
+            return 1
+
+        @tool(effect="pure")
+        def last(text: str) -> str:
+            """End of the chain."""
+            slow.set()
+            return text
+
+        made = plan(step("w", "wait"), step("a", name="x"), step("b", "last", text="$a.name"), answer="b")
+        assert (await brain(made, tools=[fetch, wait, last]).run("go")).output == "x"
+
+    async def test_lists_are_put_together_of_several_steps(self) -> None:
+        made = plan(
+            step("a", name="x"), step("b", name="four"),
+            {"id": "c", "tool": "total", "references": {"numbers": ["a.rows[0]", "b.rows[0]"]}}, answer="c",
+        )  # fmt: skip
+        assert (await brain(made, output_type=int).run("go")).output == 5
+
+    async def test_without_an_answer_the_model_says_what_follows(self) -> None:
+        result = await brain(plan(step("a", name="x")), "It is there.").run("go")
+        assert result.output == "It is there."
+
+    async def test_where_no_tool_is_needed_it_just_answers(self) -> None:
+        assert (await brain(plan(), "Hello.").run("hello")).output == "Hello."
+
+    async def test_a_model_that_calls_tools_all_the_same_is_heard(self) -> None:
+        result = await brain(call("add", a=1, b=2), "three").run("go")
+        assert (result.output, len(result.calls), result.plans) == ("three", 1, ())
+
+    async def test_events_come_in_order(self) -> None:
+        made = plan(step("a", name="x"), step("b", name="y", after=["a"]), answer="b")
+        kinds = [type(event) async for event in brain(made).run_stream("go")]
+        kinds = [kind for kind in kinds if kind in (PlanMade, ToolCalled, ToolAnswered)]
+        assert kinds == [PlanMade, ToolCalled, ToolAnswered, ToolCalled, ToolAnswered]
+
+    def test_planning_is_one_of_two(self) -> None:
+        with pytest.raises(ConfigurationError, match="'turns' or 'graph'"):
+            brain(planning="guess")
+
+    @pytest.mark.parametrize(
+        "request_", ["add 4 and 5", "Add 17 and 25, please", "what is the weather", "add 4 and 5, then add 6 and 7"]
+    )
+    async def test_the_built_in_planner_gives_the_same_in_both_loops(self, request_: str) -> None:
+        results = []
+        for planning in ("turns", "graph"):
+            try:
+                run = await Brain(tools=[add], planning=planning).run(request_)  # type: ignore[arg-type]
+                results.append((run.output, [each.arguments for each in run.calls]))
+            except Exception as error:
+                results.append((type(error), str(error)))
+        assert results[0] == results[1]
+
+
+class TestBadPlans:
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            (plan(step("a", "fetchh", name="x")), "there is no tool 'fetchh'; the nearest are fetch"),
+            (plan(step("a", name="$b"), step("b", name="$a")), "wait for each other"),
+            (plan(step("a", name="$a")), "waits for itself"),
+            (plan(step("a", name="$zz")), "refers to 'zz', and no step has that id"),
+            (plan(step("a", name="x"), step("b", "total", numbers="$a")), "it is object, and array is wanted"),
+            (plan(step("a", "total", numbers=[1]), step("b", "total", numbers="$a")), "it is integer"),
+            (plan(step("a")), "name"),
+            (plan(step("a", name="x", nonsense=1)), "nonsense"),
+            (plan(step("a", name="x"), step("a", name="y")), "two steps have the id 'a'"),
+            (plan(step("a", name="x"), answer="b"), "the answer is to be step 'b'"),
+            (plan(*chain(65)), "64 is the most"),
+            ({"steps": [{"id": "a"}]}, "a tool or a task, one of the two"),
+            ({"steps": ["a"]}, "has no id"),
+            ("no plan at all", "no JSON"),
+        ],
+    )
+    async def test_are_refused_before_anything_runs_then_mended(self, wrong: Any, said: str) -> None:
+        result = await brain(wrong, plan(step("a", name="x")), "done").run("go")
+        problem = result.messages[2]["content"]
+        assert problem.startswith("That plan cannot be run, and nothing was:")
+        assert said in problem
+        assert MADE == ["x"]
+        assert result.repairs == 1
+
+    async def test_twice_bad_falls_back_to_the_loop_of_turns(self) -> None:
+        bad = plan(step("a", "nothing"))
+        result = await brain(bad, bad, call("add", a=1, b=2), "three").run("go")
+        assert result.output == "three"
+        assert len(result.calls) == 1
+        assert result.usage.requests == len(result.wire_attempts)
+
+
+class TestFailures:
+    async def test_a_fault_in_step_seven_of_nine_repeats_none_of_the_first_six(self) -> None:
+        again = plan(*chain(9), step("t", "total", after=["s9"], numbers=[1]), answer="t")
+        result = await brain(plan(*chain(9, bad=7)), again, output_type=int).run("go")
+        assert result.output == 1
+        assert [*(f"n{n}" for n in range(1, 7)), "bad7", "n7", "n8", "n9", "total"] == MADE
+
+    async def test_the_new_plan_may_refer_to_what_was_done(self) -> None:
+        first = plan(step("a", name="four"), step("b", name="bad"), step("c", "total", numbers="$a.rows", after=["b"]))
+        second = plan(step("d", "total", numbers="$a.rows"), answer="d")
+        assert (await brain(first, second, output_type=int).run("go")).output == 9
+        assert MADE == ["four", "bad", "total"]
+
+    async def test_what_fails_again_and_again_is_left_to_the_loop_of_turns(self) -> None:
+        result = await brain(*(plan(step("a", name=f"bad{n}")) for n in range(3)), "It cannot be had.").run("go")
+        assert result.output == "It cannot be had."
+        assert len(result.plans) == 3
+
+    async def test_a_budget_that_ends_in_the_middle_keeps_what_was_done(self) -> None:
+        with pytest.raises(BudgetExceeded) as caught:
+            await brain(plan(*chain(6), answer="s6"), budget=Budget(calls=4)).run("go")
+        result = carried(caught.value)
+        assert MADE == ["n1", "n2", "n3", "n4"]
+        assert len([each for each in contents(result) if "value" in each]) == 4
+        assert result.usage.cost.status == "exact"
+
+    async def test_a_call_made_too_often_ends_the_run(self) -> None:
+        same = plan(*(step(f"s{n}", name="x") for n in range(5)))
+        with pytest.raises(RepeatLimit):
+            await brain(same, repeat_limit=3).run("go")
+        assert len(MADE) == 3
+
+    async def test_a_cancelled_run_keeps_what_had_ended_and_leaves_no_task(self) -> None:
+        began = asyncio.Event()
+
+        @tool(effect="pure")
+        async def never() -> int:
+            """Never end."""
+            began.set()
+            await asyncio.sleep(GUARD)
+            return 1
+
+        made = plan(step("a", name="x"), step("n", "never", after=["a"]))
+        task = asyncio.create_task(brain(made, tools=[fetch, never]).run("go"))
+        await asyncio.wait_for(began.wait(), GUARD)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert [each["value"]["name"] for each in contents(carried(caught.value))] == ["x"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+class TestApprovals:
+    PLAN = plan(step("a", name="ann"), step("p", "pay", to="$a.name"), step("b", name="$p"), answer="b")
+
+    async def test_wait_for_a_person_and_go_on_from_the_history(self) -> None:
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(self.PLAN).run("go")
+        assert MADE == ["ann"]
+        (pending,) = caught.value.pending
+        assert pending.arguments == {"to": "ann"}
+        history = json.loads(json.dumps(carried(caught.value).messages))
+        result = await brain().run(history=history, approvals={pending.id: True})
+        assert MADE == ["ann", "pay ann", "paid ann"]
+        assert json.loads(result.output)["name"] == "paid ann"
+
+    async def test_a_no_is_planned_around_and_nothing_is_done_again(self) -> None:
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(self.PLAN).run("go")
+        history = carried(caught.value).messages
+        other = brain(plan(step("a", name="ann"), step("c", "total", numbers="$a.rows"), answer="c"), output_type=int)
+        result = await other.run(history=history, approvals={caught.value.pending[0].id: False})
+        assert result.output == 8
+        assert MADE == ["ann", "total"]
+
+    async def test_in_a_file_a_plan_is_taken_up_where_it_waits(self, tmp_path: Path) -> None:
+        ledger = Ledger(tmp_path / "bill.db")
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(self.PLAN, ledger=ledger).run("go", run_id="r")
+        result = await brain(ledger=ledger).run(run_id="r", approvals={caught.value.pending[0].id: True})
+        assert MADE == ["ann", "pay ann", "paid ann"]
+        assert len(result.calls) == 3
+        assert (await brain(ledger=ledger).run(run_id="r")).output == result.output
+        assert len(MADE) == 3
+        await ledger.aclose()
+
+    async def test_a_crash_in_the_midst_repeats_no_step_that_was_written_down(self, tmp_path: Path) -> None:
+        ledger = Ledger(tmp_path / "bill.db")
+        seen = []
+
+        def cut_off() -> None:
+            seen.append(1)
+            if len(seen) == 5:  # the plan is the first
+                raise RuntimeError("cut off")
+
+        made = plan(*chain(6), answer="s6")
+        with failpoints({"journal.after_effect": cut_off}), pytest.raises(RuntimeError, match="cut off"):
+            await brain(made, ledger=ledger).run("go", run_id="r")
+        assert MADE == ["n1", "n2", "n3", "n4"]
+        MADE.clear()
+        result = await brain(ledger=ledger).run(run_id="r")
+        assert MADE == ["n4", "n5", "n6"]
+        assert len(result.calls) == 6
+        await ledger.aclose()
+
+
+class TestSubtasks:
+    async def test_are_runs_within_the_run_and_on_its_bill(self) -> None:
+        made = plan(
+            step("a", name="x"), {"id": "w", "task": "Say what it is", "references": {"it": "a.name"}}, answer="w"
+        )
+        model = ScriptedModel([made, call("add", a=1, b=2), "It is an x."])
+        result = await Brain(model, tools=[fetch, add], planning="graph").run("go")
+        assert result.output == "It is an x."
+        assert '"it": "x"' in model.requests[1].messages[-1]["content"]
+        assert "add" in [row.name for row in result.usage.rows]
+
+    async def test_spend_from_the_budgets_of_the_run(self) -> None:
+        made = plan({"id": "w", "task": "Add up"}, answer="w")
+        with pytest.raises(BudgetExceeded):
+            await brain(made, call("add", a=1, b=2), "never", made, budget=Budget(calls=1)).run("go")
+
+    async def test_are_not_done_twice_after_a_crash(self, tmp_path: Path) -> None:
+        ledger = Ledger(tmp_path / "bill.db")
+        made = plan({"id": "w", "task": "Think"}, answer="w")
+        first = await brain(made, call("fetch", name="x"), "thought", ledger=ledger).run("go", run_id="r")
+        again = await brain(ledger=ledger).run(run_id="r")
+        assert (first.output, again.output, MADE) == ("thought", "thought", ["x"])
+        await ledger.aclose()
