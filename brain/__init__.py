@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     )
     from .ledger import Ledger, Reservation
     from .models import OpenAIModel
+    from .plan_tree import PlanTree
     from .planner import Planner
     from .prices import Price, PriceBook, PriceEntry
     from .receipts import Usage
@@ -148,6 +149,7 @@ __all__ = [
     "Plan",
     "PlanMade",
     "PlanStep",
+    "PlanTree",
     "Planner",
     "Price",
     "PriceBook",
@@ -213,6 +215,7 @@ _HOMES = {
         ".conversations": "MemorySessions Sessions SqliteSessions",
         ".ledger": "Ledger Reservation",
         ".models": "OpenAIModel",
+        ".plan_tree": "PlanTree",
         ".planner": "Planner",
         ".prices": "Price PriceBook PriceEntry",
         ".receipts": "Usage",

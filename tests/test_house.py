@@ -77,6 +77,7 @@ HOUSE = {
         "testing",
         "scaling",
         "agent",
+        "plan_tree",
         "graph",
         "turns",
         "calling",
