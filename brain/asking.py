@@ -241,7 +241,9 @@ class Query:
     ``seed`` tells samples of the same question apart and goes with the request; ``None``: the only one. ``path`` names
     the place of this ask within the whole. ``revisions``: what was answered before and why it is not good. ``depth``:
     how often the question it belongs to was split. ``check``: what says whether a value is right, where there is such
-    a thing (a specialist's verifier). ``deadline``: a point on :func:`time.monotonic`.
+    a thing (a specialist's verifier). ``deadline``: a point on :func:`time.monotonic`. ``wants``, ``instructions``: of
+    a question that is for no answer but, say, a verdict: the name of that, and what a model that was told nothing else
+    is told first. They go down with the question through whatever strategy is asked.
     """
 
     text: str
@@ -254,6 +256,8 @@ class Query:
     depth: int = 0
     check: Check | None = None
     path: str = ""
+    wants: str | None = None
+    instructions: str | None = None
 
     def sample(self, number: int) -> Query:
         """The same question once more, on a branch of its own: another seed, another place."""
@@ -321,7 +325,10 @@ class Solution(Generic[T]):
         return cast(T, self.value)
 
     def __repr__(self) -> str:
-        said = f"no answer: {self.reason}" if self.reason is not None else repr(self.value)
+        try:
+            said = f"no answer: {self.reason}" if self.reason is not None else repr(self.value)
+        except Exception:  # a number of thousands of digits, an object of the application's own
+            said = f"({type(self.value).__name__})"
         shown = said if len(said) <= 80 else said[:79] + "…"
         return f"<Solution of {self.source or 'nobody'}: {redact(shown)}; {self.calls} calls, {self.cost}>"
 
@@ -478,6 +485,9 @@ class ModelAsker(Asker):
             max_output_tokens=self._max_output_tokens,
         )
 
+    def _named(self, query: Query) -> str:
+        return query.wants if query.wants is not None and self._wants == "answer" else self._wants
+
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
         tab, model = query.tab, self.model
@@ -486,9 +496,9 @@ class ModelAsker(Asker):
             page = tab.page()
             await tab.turn()
             request = ModelRequest(
-                messages=[*self._system, *_messages(query)],
+                messages=[*(self._system or _told_first(query)), *_messages(query)],
                 output_schema=query.answer.schema,
-                output_name="revision" if query.revisions else self._wants,
+                output_name="revision" if query.revisions else self._named(query),
                 deadline=query.deadline,
                 max_output_tokens=self._max_output_tokens,
                 on_send=tab.room(page, model),
@@ -551,6 +561,10 @@ async def ask_all(asker: Asker, queries: Iterable[Query], at_once: int | None = 
 
 def _several(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list | tuple) else (value,)
+
+
+def _told_first(query: Query) -> list[Message]:
+    return [] if query.instructions is None else [{"role": "system", "content": query.instructions}]
 
 
 def _messages(query: Query) -> list[Message]:

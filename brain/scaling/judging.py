@@ -19,14 +19,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, model_validator
 
 from specialists import Cost
-from specialists.ladder import jsonable
 
-from ..asking import Asker, ModelAsker, Query, Solution, typed
+from ..asking import Asker, Query, Solution, typed
 from ..errors import BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import asks_of, guarded
-from .showing import short
+from .showing import short, written
 from .sources import asker as as_asker
 
 __all__ = ["Judge", "JudgeReport", "JudgedPair", "Judgement", "judge"]
@@ -85,10 +84,7 @@ def judge(
         raise ConfigurationError(f"n is a number of answers from 2 to {MOST}, not {n!r}")
     if on_tie not in ("abstain", "first"):
         raise ConfigurationError(f"on_tie is 'abstain' or 'first', not {on_tie!r}")
-    judging = as_asker(by)
-    if isinstance(judging, ModelAsker) and judging.plain:
-        judging = judging.asking_for("judgement", INSTRUCTIONS)
-    return Judge(as_asker(asker), judging, n, canonical, on_tie)
+    return Judge(as_asker(asker), as_asker(by), n, canonical, on_tie)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +141,7 @@ class JudgeReport:
         """A plain dictionary."""
         return {
             "strategy": "judge",
-            "candidates": jsonable(list(self.candidates)),
+            "candidates": [written(value) for value in self.candidates],
             "pairs": [pair.to_json() for pair in self.pairs],
             "standing": list(self.standing),
             "missing": self.missing,
@@ -257,7 +253,7 @@ class _Choice:
 
     async def compared(self, one: int, other: int) -> JudgedPair:
         """Ask the judge in both orders."""
-        plain = [self.query.answer.plain(self.candidates[place].value) for place in (one, other)]
+        plain = [written(self.query.answer.plain(self.candidates[place].value)) for place in (one, other)]
         asked = []
         for name, (first, second) in (("forward", plain), ("backward", plain[::-1])):
             told = {"question": self.query.text, "first": first, "second": second}
@@ -268,6 +264,8 @@ class _Choice:
                     answer=_JUDGEMENT,
                     check=None,
                     revisions=(),
+                    wants="judgement",
+                    instructions=INSTRUCTIONS,
                 )
             )
         forward, backward = await _all(self.judge._by, asked)

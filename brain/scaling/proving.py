@@ -13,16 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from specialists import Cost, Verdict
-from specialists.ladder import jsonable
 
 from ..asking import Asker, Query, Solution
 from ..errors import BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import guarded
-from .showing import short
+from .showing import short, written
 from .sources import asker as as_asker
-from .verifying import CheckedBy, as_verifier, is_asked, reviewed, verified
+from .verifying import CheckedBy, as_verifier, reviewed, verified
 
 __all__ = ["Proof", "Prove", "ProveReport", "ProvenCheck", "prove", "prove_precision"]
 
@@ -64,9 +63,7 @@ def prove(
             raise ConfigurationError(f"{name} is a whole number from 1 to {most}, not {number!r}")
     reviewing: Asker | None = None
     if reviewer is not None:
-        by = as_verifier(reviewer, "review") if is_asked(reviewer) else as_asker(reviewer)
-        assert isinstance(by, Asker)
-        reviewing = by
+        reviewing = as_asker(reviewer)
     return Prove(as_asker(asker), as_verifier(verifier), reviewing, n, m, canonical)
 
 
@@ -153,7 +150,7 @@ class Proof:
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary."""
         return {
-            "value": jsonable(self.value),
+            "value": written(self.value),
             "checks": [check.to_json() for check in self.checks],
             "accepted": self.accepted,
             "same_as": self.same_as,

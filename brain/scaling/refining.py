@@ -16,13 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from specialists import Cost, Verdict
-from specialists.ladder import jsonable
 
 from ..asking import Asker, Query, Revision, Solution
 from ..errors import BudgetExceeded, ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import asks_of, guarded
-from .showing import short
+from .showing import short, written
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
 
@@ -94,7 +93,7 @@ class RefineRound:
         """A plain dictionary."""
         return {
             "number": self.number,
-            "value": jsonable(self.value),
+            "value": written(self.value),
             "verdict": self.verdict,
             "reason": self.reason,
             "kept": self.kept,

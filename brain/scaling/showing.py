@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-__all__ = ["short"]
+from specialists.ladder import jsonable
+
+__all__ = ["short", "written"]
+
+
+def written(value: Any) -> Any:
+    """``value`` as JSON types; its type's name where it cannot be written."""
+    plain = jsonable(value)
+    try:
+        json.dumps(plain)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a value within itself
+        return f"({type(value).__name__})"
+    return plain
 
 
 def short(value: Any, limit: int = 60) -> str:

@@ -13,10 +13,11 @@ from pydantic import BaseModel, model_validator
 
 from specialists import Specialist, Verdict
 
-from ..asking import Asker, ModelAsker, Query, Solution, typed
+from ..asking import Asker, Query, Solution, typed
 from ..errors import ConfigurationError
 from ..keys import redact
 from .guarding import checked, guarded
+from .showing import written
 from .sources import asker as as_asker
 
 __all__ = ["Review", "Verification", "as_verifier", "is_asked", "reviewed", "verified"]
@@ -71,16 +72,13 @@ def is_asked(check: Any) -> bool:
     return isinstance(check, str | Asker | Specialist) or any(methods)
 
 
-def as_verifier(check: Any, wants: Literal["verdict", "review"] = "verdict") -> CheckedBy:
+def as_verifier(check: Any) -> CheckedBy:
     """``check`` as what :func:`verified` and :func:`reviewed` take. Raises :class:`ConfigurationError`."""
     if not is_asked(check):
         if not callable(check):
             raise ConfigurationError(f"{check!r} checks nothing: pass a function of the value, a model or an asker")
         return check  # type: ignore[no-any-return]
-    by = as_asker(check)
-    if isinstance(by, ModelAsker) and by.plain:
-        return by.asking_for(wants, VERIFYING if wants == "verdict" else REVIEWING)
-    return by
+    return as_asker(check)
 
 
 async def verified(by: CheckedBy, query: Query, value: Any, name: str) -> tuple[Verdict, Solution[Any] | None]:
@@ -88,8 +86,8 @@ async def verified(by: CheckedBy, query: Query, value: Any, name: str) -> tuple[
     whole. Who has no verdict could not tell."""
     if not isinstance(by, Asker):
         return await checked(by, value, query), None
-    told = {"question": query.text, "answer": query.answer.plain(value)}
-    asked = _told(query, name, told, _VERIFICATION)
+    told = {"question": query.text, "answer": written(query.answer.plain(value))}
+    asked = _told(query, name, told, _VERIFICATION, "verdict", VERIFYING)
     solution = await guarded(by, asked)
     said = solution.value
     if not isinstance(said, Verification):
@@ -105,15 +103,15 @@ async def reviewed(
     """Whether ``verdict`` stands on a second look; ``None``: nobody could tell."""
     told = {
         "question": query.text,
-        "answer": query.answer.plain(value),
+        "answer": written(query.answer.plain(value)),
         "verdict": verdict.status,
         "reason": verdict.reason or "",
     }
-    solution = await guarded(by, _told(query, name, told, _REVIEW))
+    solution = await guarded(by, _told(query, name, told, _REVIEW, "review", REVIEWING))
     said = solution.value
     return (said.stands if isinstance(said, Review) else None), solution
 
 
-def _told(query: Query, name: str, told: dict[str, Any], answer: Any) -> Query:
+def _told(query: Query, name: str, told: dict[str, Any], answer: Any, wants: str, instructions: str) -> Query:
     text = json.dumps(told, ensure_ascii=False)
-    return query.part(name, text=text, answer=answer, check=None, revisions=())
+    return query.part(name, text=text, answer=answer, check=None, revisions=(), wants=wants, instructions=instructions)

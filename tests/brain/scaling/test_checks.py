@@ -16,7 +16,7 @@ import pytest
 from brain import ConfigurationError
 from brain.asking import Asker, Query, Solution
 from brain.keys import Secret
-from brain.scaling import check_steps, judge, prove, prove_precision, refine
+from brain.scaling import asker, check_steps, judge, prove, prove_precision, refine, vote
 from brain.scaling.step_checks import StepTrust
 from brain.testing import SimulatedJudge, SimulatedModel, SimulatedReviewer, SimulatedVerifier
 from specialists import Answer, Verdict, specialist
@@ -293,3 +293,62 @@ def test_an_objection_names_the_check() -> None:
 
     solution = refine(Lasting(), check=is_large, rounds=2).solve_sync("which?", output_type=int)
     assert solution.verdict == Verdict.failed("is_large says no")
+
+
+def knows(text: str) -> int:
+    """The right answer to a number is that number, also within what a judge or a verifier is told."""
+    told = json.loads(text)
+    return int(told["question"] if isinstance(told, dict) else told)
+
+
+def test_who_judges_and_verifies_may_be_strategies_too() -> None:
+    solver = SimulatedModel(solve=knows, accuracy=0.5, variety=50, name="solver", seed=1)
+    other = SimulatedModel(
+        solve=knows, name="other", judge=SimulatedJudge(), verifier=SimulatedVerifier(), reviewer=SimulatedReviewer()
+    )
+    for ask in (
+        judge(solver, by=vote(other, 3), n=3),
+        judge(vote(solver, 1), by=refine(other, check=lambda _: True)),
+        prove(solver, vote(other, 3), vote(other, 1)),
+        refine(solver, check=vote(other, 3)),
+        check_steps(solver, vote(other, 3), lambda _: True),
+    ):
+        solved = [ask.solve_sync(str(number), output_type=int, seed=number) for number in range(8)]
+        values = [solution.value for solution in solved if solution.answered]
+        assert len(values) >= 5
+        assert [solution.value for solution in solved if solution.answered] == [
+            number for number, solution in enumerate(solved) if solution.answered
+        ]
+    wanted = {request.output_name for request in other.requests}
+    assert wanted == {"judgement", "verdict", "review"} or wanted == {"judgement", "verdict"}
+    assert all(request.messages[0]["role"] == "system" for request in other.requests)
+
+
+def test_a_judge_with_instructions_of_its_own_keeps_them() -> None:
+    other = SimulatedModel(solve=knows, name="other", judge=SimulatedJudge())
+    solver = SimulatedModel(solve=knows, accuracy=0.5, variety=50, name="solver", seed=1)
+    ask = judge(solver, by=asker(other, instructions="Be strict."), n=4)
+    assert ask.solve_sync("3", output_type=int).value == 3
+    assert {request.messages[0]["content"] for request in other.requests} == {"Be strict."}
+
+
+def test_a_number_that_cannot_be_written_is_no_crash() -> None:
+    given = itertools.count()
+
+    def huge(_: str) -> int:
+        return 10 ** (5000 + next(given))
+
+    def said(_: str) -> str:
+        return "passed"
+
+    for ask in (
+        judge(huge, by=lambda _: "first"),
+        prove(huge, asker(said)),
+        refine(huge, check=lambda _: False),
+        prove(huge, lambda _: True),
+        check_steps(huge, lambda _: True, lambda _: None),
+    ):
+        solution = ask.solve_sync("which?", output_type=int)
+        assert ("(int)" in repr(solution)) == solution.answered
+        assert len(str(solution.report)) < 1000
+        json.dumps(solution.report.to_json())
