@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         PlanStep,
         RunEvent,
         Sending,
+        StepReused,
         TextDelta,
         TokenUsage,
         ToolAnswered,
@@ -174,6 +175,7 @@ __all__ = [
     "SessionError",
     "Sessions",
     "SqliteSessions",
+    "StepReused",
     "TextDelta",
     "TokenUsage",
     "Tool",
@@ -207,7 +209,8 @@ _HOMES = {
         ),
         ".events": (
             "AttemptMade ChatModel Done Message ModelRequest ModelResponse PendingApproval Plan PlanMade PlanStep "
-            "RunEvent TextDelta Sending TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn WireAttempt"
+            "RunEvent Sending StepReused TextDelta TokenUsage ToolAnswered ToolCall ToolCalled ToolSchema Turn "
+            "WireAttempt"
         ),
         ".budgets": "Budget",
         ".cleaning": "Cleaned Cleaner CleaningReport",

@@ -30,6 +30,7 @@ __all__ = [
     "PlanStep",
     "RunEvent",
     "Sending",
+    "StepReused",
     "TextDelta",
     "TokenUsage",
     "ToolAnswered",
@@ -359,14 +360,18 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class PlanMade:
-    """A plan was made, and checked; its steps are going to run. ``ids``: the ids of their calls, in the plan's order.
-
-    ``reused``: the indices of the steps whose call an earlier plan of the run has made already.
-    """
+    """A plan was made, and checked; its steps are going to run. ``ids``: those of their calls, in the plan's order."""
 
     plan: Plan
     ids: tuple[str, ...]
-    reused: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StepReused:
+    """A step does what an earlier plan of the run has done; it is not done again, and has that value."""
+
+    id: str
+    tool: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,7 +408,7 @@ class Done:
     result: RunResult[Any]
 
 
-RunEvent: TypeAlias = TextDelta | PlanMade | ToolCalled | AttemptMade | ToolAnswered | Done
+RunEvent: TypeAlias = TextDelta | PlanMade | StepReused | ToolCalled | AttemptMade | ToolAnswered | Done
 
 
 def _short(value: Any, limit: int = 40) -> str:

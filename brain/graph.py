@@ -22,7 +22,7 @@ from .calling import REPAIRS, Caller, Waiting, canonical
 from .dispatch import CheckedCall, Dispatcher
 from .encoding import EncodedMessage
 from .errors import Abstained, BrainError
-from .events import ChatModel, ModelResponse, Plan, PlanMade, PlanStep, ToolCall
+from .events import ChatModel, ModelResponse, Plan, PlanMade, PlanStep, StepReused, ToolCall
 from .handles import UnknownHandle, handle_of, part_of, resolved
 from .journal import call_step, history_step
 from .messages import assistant_message, unanswered, user_message
@@ -222,7 +222,7 @@ class GraphLoop:
         ids = {call.id: step.id for call, step in zip(course.calls, course.plan.steps, strict=True)}
         results = (message for message in run.messages if message["role"] == "tool")
         for number, message in enumerate(results, 1):
-            if (id := ids.get(str(message.get("tool_call_id")))):
+            if id := ids.get(str(message.get("tool_call_id"))):
                 run.step_handles[id] = handle_of(number, text_of(message))
         for place in course.values:
             step, call = course.plan.steps[place], course.calls[place]
@@ -316,6 +316,8 @@ class GraphLoop:
             key = _key(step, checked)
             if key in earlier:  # what an earlier plan has done is not done again
                 course.settle(place, earlier[key])
+                if run.emit is not None:
+                    run.emit(StepReused(call.id, call.name))
                 return
             self._caller.count_repeat(run, checked)
         except InvalidArguments as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from specialists.ladder import jsonable
 
-from .events import Plan, PlanMade, RunEvent, ToolAnswered, ToolCalled
+from .events import Plan, PlanMade, RunEvent, StepReused, ToolAnswered, ToolCalled
 from .keys import redact
 
 if TYPE_CHECKING:
@@ -56,12 +56,14 @@ class PlanTree:
         if isinstance(event, PlanMade):
             self._plans.append(_Drawn(event.plan, event.ids))
             return True
-        if not isinstance(event, ToolCalled | ToolAnswered):
+        if not isinstance(event, ToolCalled | ToolAnswered | StepReused):
             return False
         drawn = next((each for each in reversed(self._plans) if event.id in each.ids), None)
         if drawn is None:
             return False
-        if isinstance(event, ToolCalled):
+        if isinstance(event, StepReused):
+            drawn.states[event.id], drawn.said[event.id] = "done", "as before"
+        elif isinstance(event, ToolCalled):
             drawn.states[event.id] = "running"
         elif event.outcome.accepted:
             drawn.states[event.id] = "done"

@@ -21,6 +21,7 @@ import argparse
 import asyncio
 import os
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -84,7 +85,7 @@ async def run(arguments: argparse.Namespace) -> None:
     with ExitStack() as stack:
         model = None if arguments.planner else planning(arguments.model, stack)
         request = arguments.request or "Read messages 1 to 4, route each of them, and count the desks."
-        tools = [message, desks]
+        tools: list[Callable[..., Any]] = [message, desks]
         async with Brain(model, tools=tools, specialists=["intent"], fallback=False, planning="graph") as brain:
             result = None
             with Live(tree, console=console, auto_refresh=False, transient=not console.is_terminal) as live:

@@ -12,7 +12,8 @@ def test_what_fails_is_planned_around_and_nothing_is_done_twice(tmp_path: Path) 
     assert ended.returncode == 0, ended.stderr
     assert "It is no language model" in ended.stdout
     assert "\u2717 read4: message(number=4) -> message: ValueError: message 4 is empty" in ended.stdout
-    assert "plan 2, after a failure" in ended.stdout
+    assert "plan 2, after a failure: 7 of 7 steps" in ended.stdout
+    assert "route1: intent(text=#1) -> as before" in ended.stdout
     assert "1 x report_lost_card, 1 x balance, 1 x play_music" in ended.stdout
     assert "intent                 3 x" in ended.stdout, "each message is routed once"
 
