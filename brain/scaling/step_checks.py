@@ -10,19 +10,21 @@ knows; where the two disagree more often than was declared, an alarm is raised, 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import inspect
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from pydantic import BaseModel
+
 from specialists import Cost, Verdict
-from specialists.ladder import jsonable
 from specialists.statistics import ShiftMartingale
 
 from ..asking import Asker, Query, Solution, ask_all
@@ -40,6 +42,7 @@ logger = logging.getLogger("brain.scaling")
 
 MOST_SAMPLES = 256
 MOST_STEPS = 10_000
+EXPLANATIONS = ("steps", "explanation", "reasoning")
 
 
 def check_steps(
@@ -470,8 +473,12 @@ async def _over_steps(check: Callable[[Any], Any], value: Any) -> Verdict:
 
 def _without_steps(value: Any) -> Any:
     """A value without the explanation in it."""
-    plain = jsonable(value)
-    if isinstance(plain, dict):
-        bare = {key: part for key, part in plain.items() if key not in ("steps", "explanation", "reasoning")}
-        return bare or plain
-    return plain
+    if isinstance(value, BaseModel):
+        parts = {**dict(value), **(value.__pydantic_extra__ or {})}
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
+    elif isinstance(value, Mapping):
+        parts = dict(value)
+    else:
+        return value
+    return {key: part for key, part in parts.items() if key not in EXPLANATIONS} or value
