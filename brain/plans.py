@@ -17,7 +17,7 @@ from specialists.strict_json import loads
 
 from .events import Plan, PlanStep, ToolSchema
 
-__all__ = ["MOST_STEPS", "PLAN_SCHEMA", "SUBTASK", "plan_problems", "put", "read_plan", "write_plan"]
+__all__ = ["MOST_STEPS", "PLAN_SCHEMA", "SUBTASK", "plan_problems", "put", "read_plan", "told", "write_plan"]
 
 T = TypeVar("T")
 
@@ -25,6 +25,11 @@ MOST_STEPS = 64
 """Steps that one plan may have."""
 SUBTASK = "subtask"
 """What the call of a subtask is called."""
+_LONGEST_ID = 64
+_DEEPEST = 100
+"""How deep arguments may nest."""
+_TOLD = 12
+"""Problems that are told one by one."""
 
 PLAN_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -59,6 +64,7 @@ PLAN_SCHEMA: dict[str, Any] = {
 """The form in which a model is asked for a plan."""
 
 _PLACE = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[\d{1,4}\])*)")
+_PATH = re.compile(r"(?:\.[^\W\d]\w*|\[\d{1,9}\])+")
 _STEP = re.compile(r"\.([^\W\d]\w*)|\[(\d+)\]")
 _KEYS = {"id", "tool", "task", "arguments", "references", "after"}
 
@@ -68,7 +74,7 @@ def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
     gave, by their ids; a reference to one becomes its handle.
 
     Raises ``ValueError`` with every problem of form: ids that are there twice, references to steps that are not,
-    cycles.
+    arguments that are given twice, cycles.
     """
     found = re.fullmatch(r"\s*```\w*\s(.*)```\s*", text, re.DOTALL)
     try:
@@ -86,15 +92,17 @@ def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
         id = step.get("id") if isinstance(step, dict) else None
         if not isinstance(id, str) or not id.strip():
             problems.append(f"step {place + 1} has no id")
+        elif len(id) > _LONGEST_ID or not id.isprintable():  # it stands in messages, and is drawn in terminals
+            problems.append(f"the id of step {place + 1} is longer than {_LONGEST_ID} characters, or cannot be printed")
         elif id in places:
-            problems.append(f"two steps have the id {_short(id)!r}")
+            problems.append(f"two steps have the id {id!r}")
         else:
             places[id] = place
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError(told(problems))
     steps = [_read_step(step, places, done or {}, problems) for step in raw]
     answer = data.get("answer")
-    if answer is not None and answer not in places:
+    if answer is not None and (not isinstance(answer, str) or answer not in places):
         problems.append(f"the answer is to be step {_short(str(answer))!r}, which the plan does not have")
     try:
         TopologicalSorter({place: step.needs for place, step in enumerate(steps)}).prepare()
@@ -102,7 +110,7 @@ def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
         ids = list(places)
         problems.append(f"the steps {' -> '.join(ids[place] for place in error.args[1])} wait for each other")
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError(told(problems))
     return Plan(tuple(steps), answer=None if answer is None else places[answer])
 
 
@@ -152,29 +160,29 @@ def plan_problems(
 
 def put(arguments: dict[str, Any], place: str, value: Any) -> None:
     """Put ``value`` at ``place`` (``name``, ``name[0]``, ``name.field``) into ``arguments``, making lists and objects
-    as needed; list items in their order. Raises ``ValueError`` where something else stands."""
+    as needed; list items in their order. Raises ``ValueError`` where something stands already (but a ``None``), or is
+    in the way."""
     name, steps = _split(place)
     holder: Any = arguments
     key: str | int = name
     for field, index in _STEP.findall(steps):
-        inner: Any = {} if field else []
-        holder = _inside(holder, key, inner, place)
+        holder = _inside(holder, key, {} if field else [], place)
         key = field or int(index)
-    _inside(holder, key, value, place, last=True)
+    if _inside(holder, key, value, place) is not value:
+        if holder[key] is not None:
+            raise ValueError(f"{_short(place)!r} is given twice")
+        holder[key] = value
 
 
-def _inside(holder: Any, key: str | int, new: Any, place: str, *, last: bool = False) -> Any:
+def _inside(holder: Any, key: str | int, new: Any, place: str) -> Any:
+    """What stands at ``key``; where nothing does, ``new`` is put there."""
     if isinstance(key, str) and isinstance(holder, dict):
-        if last:
-            holder[key] = new
         return holder.setdefault(key, new)
     if isinstance(key, int) and isinstance(holder, list) and key <= len(holder):
         if key == len(holder):
             holder.append(new)
-        elif last:
-            holder[key] = new
         return holder[key]
-    raise ValueError(f"nothing can be put at {place!r}")
+    raise ValueError(f"nothing can be put at {_short(place)!r}")
 
 
 def _read_step(
@@ -192,49 +200,63 @@ def _read_step(
     if not isinstance(arguments, dict) or not isinstance(written, dict) or not isinstance(after, list):
         problems.append(f"{name}: arguments and references are objects, after is a list")
         return PlanStep(tool or SUBTASK, {}, id=id, task=task)
-    arguments = dict(arguments)
+    if _is_deep(arguments):
+        problems.append(f"{name}: its arguments nest more than {_DEEPEST} deep")
+        return PlanStep(tool or SUBTASK, {}, id=id, task=task)
+    filled = json.loads(json.dumps(arguments))
     references: dict[str, int] = {}
     paths: dict[str, str] = {}
+    given = set(arguments)
     for place, said in _spread(written):
-        if _PLACE.fullmatch(place) is None:
+        if not place or (_PLACE.fullmatch(place) is None and any(sign in place for sign in ".[]")):
             problems.append(f"{name}: {_short(place)!r} is no parameter")
             continue
         source, path = _source(said, places)
-        if source is None and (before := _source(said, done))[0] is not None:
-            try:
-                put(arguments, place, f"{before[0]}{before[1]}")
-            except ValueError as error:
-                problems.append(f"{name}: {error}")
-            continue
-        if source is None:
+        before, rest = _source(said, done) if source is None else (None, "")
+        if source is None and before is None:
             problems.append(f"{name}: {_short(place)!r} refers to {_short(str(said))!r}, and no step has that id")
             continue
-        references[place] = source
-        if path:
-            paths[place] = path
-        if _split(place)[0] in arguments and place == _split(place)[0]:
-            problems.append(f"{name}: {place!r} is given and referred to; one of the two")
+        try:
+            put(filled, place, None if before is None else before + rest)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+        if source is None:
+            given.add(_split(place)[0])
+        else:
+            references[place] = source
+            if path:
+                paths[place] = path
     earlier = []
     for said in after:
-        if said in places:
+        if isinstance(said, str) and said in places:
             earlier.append(places[said])
-        elif said not in done:
+        elif not isinstance(said, str) or said not in done:
             problems.append(f"{name} comes after {_short(str(said))!r}, and no step has that id")
     own = places[id]
     if own in references.values() or own in earlier:
         problems.append(f"{name} waits for itself")
-    return PlanStep(tool or SUBTASK, arguments, references, paths, tuple(earlier), task, id)
+    # Beside what is given, in a list, there are holes for what is referred to.
+    known = {key: value for key, value in filled.items() if key in given and key not in references}
+    return PlanStep(tool or SUBTASK, known, references, paths, tuple(earlier), task, id)
 
 
 def _spread(references: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """A list of references is one for each item of a list."""
+    """A list of references is one for each item of a list; those of one parameter are in the order of their places."""
     found: list[tuple[str, Any]] = []
     for place, said in references.items():
         if isinstance(said, list):
             found += [(f"{place}[{index}]", each) for index, each in enumerate(said)]
         else:
             found.append((place, said))
-    return found
+    first: dict[str, int] = {}
+    for index, (place, _) in enumerate(found):
+        first.setdefault(_split(place)[0], index)
+
+    def order(entry: tuple[str, Any]) -> tuple[int, list[tuple[str, int]]]:
+        name, steps = _split(entry[0])
+        return first[name], [(field, int(index or 0)) for field, index in _STEP.findall(steps)]
+
+    return sorted(found, key=order)
 
 
 def _source(said: Any, places: Mapping[str, T]) -> tuple[T | None, str]:
@@ -245,7 +267,7 @@ def _source(said: Any, places: Mapping[str, T]) -> tuple[T | None, str]:
         return places[said], ""
     for id in sorted(places, key=len, reverse=True):
         path = said.removeprefix(id)
-        if path != said and path and _PLACE.fullmatch("x" + path):
+        if path != said and _PATH.fullmatch(path):
             return places[id], path
     return None, ""
 
@@ -308,10 +330,34 @@ def _clash(
         wanted = wanted.get("properties", {}).get(field) if field else wanted.get("items")
         if not isinstance(wanted, Mapping):
             return None
-    one, other = _types(given, returns), _types(wanted, root)
-    if one is None or other is None or one & other or ({"integer", "number"} & one and {"integer", "number"} & other):
+    return _misfit(given, returns, wanted, root)
+
+
+def _misfit(
+    given: Any, given_root: Mapping[str, Any], wanted: Any, wanted_root: Mapping[str, Any], depth: int = 0
+) -> str | None:
+    one, other = _types(given, given_root), _types(wanted, wanted_root)
+    if one is None or other is None or depth > 4:
         return None
-    return f"it is {_listed(one)}, and {_listed(other)} is wanted"
+    numbers = {"integer", "number"}
+    if not one & other and not (numbers & one and numbers & other):
+        return f"it is {_listed(one)}, and {_listed(other)} is wanted"
+    given, wanted = _resolved(given, given_root), _resolved(wanted, wanted_root)
+    if given is None or wanted is None or len(one) > 1 or one != other:
+        return None
+    if one == {"array"}:
+        inner = _misfit(given.get("items"), given_root, wanted.get("items"), wanted_root, depth + 1)
+        return inner and f"of its items, {inner}"
+    has, wants = given.get("properties"), wanted.get("properties", {})
+    if one != {"object"} or has is None or given.get("additionalProperties"):
+        return None
+    for name in wanted.get("required", ()):
+        if name not in has:
+            return f"it has no {_short(name)!r}, only {', '.join(list(has)[:12])}"
+    inners = (
+        (name, _misfit(has[name], given_root, wants[name], wanted_root, depth + 1)) for name in wants if name in has
+    )
+    return next((f"of its {_short(name)!r}, {inner}" for name, inner in inners if inner), None)
 
 
 def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -370,6 +416,26 @@ def _has_handle(value: Any) -> bool:
 def _split(place: str) -> tuple[str, str]:
     found = _PLACE.fullmatch(place)
     return (found[1], found[2]) if found else (place, "")
+
+
+def _is_deep(value: Any) -> bool:
+    layer = [value]
+    for _ in range(_DEEPEST):
+        layer = [part for each in layer for part in _parts(each)]
+        if not layer:
+            return False
+    return True
+
+
+def _parts(value: Any) -> list[Any]:
+    parts = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [part for part in parts if isinstance(part, dict | list)]
+
+
+def told(problems: Sequence[str]) -> str:
+    """The problems of a plan as one text, for whoever is to mend it."""
+    more = len(problems) - _TOLD
+    return "; ".join([*problems[:_TOLD], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _listed(kinds: set[str]) -> str:
