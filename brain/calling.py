@@ -98,13 +98,7 @@ class Caller:
     async def resume(self, run: Run) -> None:
         """Deal with the calls at the end of the history that have no answer, then add the new prompt."""
         open_calls = unanswered(run.messages)
-        approvals = dict(run.arguments.approvals or {})
-        taken_up = run.journal is not None and run.journal.resumed
-        for id, given in approvals.items():
-            if not taken_up and id not in {call.id for call in open_calls}:
-                raise ConfigurationError(f"no call with the id {id!r} waits for approval in this history")
-            if not isinstance(given, bool):
-                raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
+        approvals = self.approvals(run, open_calls)
         good: list[CheckedCall] = []
         answers: dict[str, dict[str, Any]] = {}
         for place, call in enumerate(open_calls):
@@ -117,6 +111,17 @@ class Caller:
         await self._make(run, open_calls, good, steps, answers, approvals, lost=True)
         if run.arguments.prompt is not None:
             run.messages.append(user_message(run.arguments.prompt))
+
+    def approvals(self, run: Run, open_calls: Sequence[ToolCall]) -> dict[str, bool]:
+        """What persons decided of calls, checked. Raises :class:`ConfigurationError`."""
+        approvals = dict(run.arguments.approvals or {})
+        taken_up = run.journal is not None and run.journal.resumed
+        for id, given in approvals.items():
+            if not taken_up and id not in {call.id for call in open_calls}:
+                raise ConfigurationError(f"no call with the id {id!r} waits for approval in this history")
+            if not isinstance(given, bool):
+                raise ConfigurationError(f"an approval is True or False; that of {id!r} is {given!r}")
+        return approvals
 
     async def _make(
         self,

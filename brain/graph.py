@@ -13,7 +13,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import islice, takewhile
+from typing import Any, TypeAlias
 
 from specialists import InvalidAnswer, InvalidArguments
 from specialists.ladder import jsonable
@@ -25,10 +26,11 @@ from .errors import Abstained, BrainError
 from .events import ChatModel, ModelResponse, Plan, PlanMade, PlanStep, StepReused, ToolCall
 from .handles import UnknownHandle, handle_of, part_of, resolved
 from .journal import call_step, history_step
+from .keys import redact
 from .messages import assistant_message, unanswered, user_message
 from .planner import Planner
 from .planning.references import NoValue
-from .plans import PLAN_SCHEMA, SUBTASK, plan_problems, put, read_plan
+from .plans import PLAN_SCHEMA, plan_problems, put, read_plan, told
 from .previews import text_of
 from .runs import Run
 from .tooling import Tool
@@ -48,10 +50,19 @@ _ASKED = (
     " Steps that do not refer to each other run at the same time. A step without a tool is a subtask in words. Where no"
     " tool is needed, the plan has no steps."
 )
+_CUT_OFF = "it was cut off before its end; make a shorter one, the first part of what is to be done"
+_REFUSED = "cannot be run"
 _AGAIN = (
-    "{failed} gave no answer. Plan what is left to be done, another way: only further steps. What was done stays done,"
+    "gave no answer. Plan what is left to be done, another way: only further steps. What was done stays done,"
     " and is referred to by the ids of its steps, or by handle."
 )
+
+
+_UNFIT = (UnknownHandle, NoValue, InvalidArguments, ValueError, RecursionError)
+"""Why a step cannot be called with what it refers to."""
+
+_Done: TypeAlias = tuple[dict[str, Any], str]
+"""An answer, and the id of the call that it was."""
 
 
 @dataclass
@@ -62,6 +73,8 @@ class _Course:
     calls: Sequence[ToolCall]
     answers: dict[str, dict[str, Any]] = field(default_factory=dict)
     values: dict[int, Any] = field(default_factory=dict)
+    made_as: dict[int, str] = field(default_factory=dict)
+    """Ids of the calls that made the values of steps that were not made again."""
     waiting: Waiting = field(default_factory=Waiting)
     refusal: BrainError | None = None
     problem: BrainError | None = None
@@ -96,17 +109,18 @@ class GraphLoop:
 
     async def answer(self, run: Run, stream: bool) -> Any:
         """Answer ``run`` from its beginning: the output."""
-        done: dict[str, Any] = {}
+        done: dict[str, _Done] = {}
         """What the plans of this run have done: the answers by tool and arguments."""
-        course = self._unfinished(run)
+        course = self._course_so_far(run, done)
         if course is None:
             await self._caller.resume(run)
             course = await self._next(run, done)
         else:
-            self._remember(run, course, done)
-            await self._run(run, course, done, history_step, run.arguments.approvals or {})
+            decided = self._caller.approvals(run, unanswered(run.messages))
+            await self._run(run, course, done, history_step, decided)
             if run.arguments.prompt is not None:
                 run.messages.append(user_message(run.arguments.prompt))
+                self._forget(run, done)
                 course = await self._next(run, done)
         replans = 0
         while course is not None:
@@ -118,11 +132,11 @@ class GraphLoop:
                 return await self._turns.go_on(run, stream)  # which is told what failed, and says what follows from it
             replans += 1
             names = ", ".join(course.plan.steps[place].id or course.plan.steps[place].tool for place in failed)
-            run.messages.append(user_message(_AGAIN.format(failed=names)))
+            run.messages.append(user_message(f"{names} {_AGAIN}"))
             course = await self._next(run, done)
         return await self._turns.go_on(run, stream)
 
-    async def _next(self, run: Run, done: dict[str, Any]) -> _Course | None:
+    async def _next(self, run: Run, done: dict[str, _Done]) -> _Course | None:
         """Have a plan made and run; ``None`` where the loop of turns is to go on without one."""
         while True:
             self._turns.check_limits(run)
@@ -140,7 +154,7 @@ class GraphLoop:
             try:
                 plan = self._read(run, response)
             except ValueError as error:
-                plan = error
+                plan = ValueError(_CUT_OFF) if response.finish_reason == "length" else error
             if isinstance(plan, Plan) and plan.steps and response.tool_calls:
                 run.messages.append(assistant_message(response))
                 course = _Course(plan, response.tool_calls)
@@ -156,11 +170,11 @@ class GraphLoop:
             run.messages.append(assistant_message(response))
             if run.repairs >= REPAIRS:
                 run.messages.append(
-                    user_message(f"That plan cannot be run either, and nothing was: {plan}. Go on without one.")
+                    user_message(f"That plan {_REFUSED} either, and nothing was: {plan}. Go on without one.")
                 )
                 return None
             run.repairs += 1
-            run.messages.append(user_message(f"That plan cannot be run, and nothing was: {plan}. Plan again."))
+            run.messages.append(user_message(f"That plan {_REFUSED}, and nothing was: {plan}. Plan again."))
 
     def _question(self, run: Run) -> list[EncodedMessage]:
         offered = () if run.offer is None else run.offer.tools
@@ -171,70 +185,93 @@ class GraphLoop:
     def _read(self, run: Run, response: ModelResponse) -> Plan:
         """The checked plan of a response. Raises ``ValueError`` with all its problems."""
         plan = read_plan(response.text or "", run.step_handles)
-        problems = plan_problems(plan, self._schemas, self._check) if self._planner is None else []
+        schemas = {**self._schemas, **{tool.name: tool for tool in (run.offer.tools if run.offer else ())}}
+        problems = plan_problems(plan, schemas, self._check) if self._planner is None else []
         if problems:
-            raise ValueError("; ".join(problems))
+            raise ValueError(told(problems))
         return plan
 
     def _check(self, tool: str, arguments: Mapping[str, Any]) -> None:
         self._dispatcher.check(ToolCall("", tool, json.dumps(arguments, ensure_ascii=False)))
 
     def _as_calls(self, run: Run, response: ModelResponse) -> ModelResponse:
-        """The response with the steps of its plan as calls, which is how a history and a journal know them."""
-        if response.tool_calls or response.abstention is not None:
+        """The response with the steps of its plan as calls, which is how a history and a journal know them.
+
+        A plan goes before calls that a model makes beside it: it was told to make none.
+        """
+        if self._planner is not None or response.abstention is not None:
             return response
         try:
             plan = self._read(run, response)
         except ValueError:
             return response
+        if not plan.steps:
+            return response
         begun = len(run.messages)
         calls = [
-            ToolCall(f"call_{begun}_{step.id or place}", step.tool, _shown(plan, step))
-            for place, step in enumerate(plan.steps)
+            ToolCall(f"call_{begun}_{place}", step.tool, _shown(plan, step)) for place, step in enumerate(plan.steps)
         ]
         return replace(response, tool_calls=tuple(calls))
 
-    def _unfinished(self, run: Run) -> _Course | None:
-        """The plan that the history ends in, where steps of it are left to be made."""
+    def _course_so_far(self, run: Run, done: dict[str, _Done]) -> _Course | None:
+        """The plan that the history ends in, where steps of it are left to be made. What it and those before it have
+        done for the same request goes into ``done``."""
         open_calls = unanswered(run.messages)
-        if not open_calls:
-            return None
-        place = max(index for index, message in enumerate(run.messages) if message["role"] == "assistant")
+        if run.arguments.prompt is not None and not open_calls:
+            return None  # another request
+        course: _Course | None = None
+        results = 0
+        for place, message in enumerate(run.messages):
+            if message["role"] == "tool":
+                results += 1
+            elif message["role"] == "user" and not _is_own(message.get("content")):
+                self._forget(run, done)
+            elif message["role"] == "assistant":
+                course = self._course_at(run, place, results, done)
+        return course if open_calls else None
+
+    def _course_at(self, run: Run, place: int, results: int, done: dict[str, _Done]) -> _Course | None:
+        """The plan that the message at ``place`` is, as far as it was run. ``results``: those that stand before it."""
         asked = run.messages[place]
+        answers = list(takewhile(lambda message: message["role"] == "tool", islice(run.messages, place + 1, None)))
         try:
-            plan = read_plan(asked["content"] or "")
+            plan = read_plan(asked["content"] or "", run.step_handles)
             calls = [ToolCall(e["id"], e["function"]["name"], e["function"]["arguments"]) for e in asked["tool_calls"]]
-            said = {m["tool_call_id"]: json.loads(m["content"]) for m in run.messages[place + 1 :]}
-        except (ValueError, TypeError, KeyError):
+            said = [(str(message["tool_call_id"]), text_of(message)) for message in answers]
+            contents = {id: (number, text, json.loads(text)) for number, (id, text) in enumerate(said, results + 1)}
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
-        if [call.name for call in calls] != [step.tool for step in plan.steps] or not all(
-            isinstance(each, dict) for each in said.values()
-        ):
+        if [call.name for call in calls] != [step.tool for step in plan.steps]:
+            return None
+        if not all(isinstance(answer, dict) for _, _, answer in contents.values()):
             return None
         course = _Course(plan, calls)
         for index, call in enumerate(calls):
-            if call.id in said:
-                course.settle(index, said[call.id])
+            if call.id in contents:
+                course.settle(index, contents[call.id][2])
+        for index in course.values:
+            step, call = plan.steps[index], calls[index]
+            number, text, answer = contents[call.id]
+            if step.id:
+                run.step_handles[step.id] = handle_of(number, text)
+            with contextlib.suppress(*_UNFIT):
+                done[_key(step, self._checked(run, step, call, "", self._arguments(run, step, course)))] = (
+                    answer,
+                    call.id,
+                )
         return course
 
-    def _remember(self, run: Run, course: _Course, done: dict[str, Any]) -> None:
-        """What the history says that a plan has done: it is not done again, and can be referred to."""
-        ids = {call.id: step.id for call, step in zip(course.calls, course.plan.steps, strict=True)}
-        results = (message for message in run.messages if message["role"] == "tool")
-        for number, message in enumerate(results, 1):
-            if id := ids.get(str(message.get("tool_call_id"))):
-                run.step_handles[id] = handle_of(number, text_of(message))
-        for place in course.values:
-            step, call = course.plan.steps[place], course.calls[place]
-            with contextlib.suppress(UnknownHandle, NoValue, ValueError, InvalidArguments):
-                checked = self._checked(run, step, call, "", self._arguments(step, course))
-                done[_key(step, checked)] = course.answers[call.id]
+    @staticmethod
+    def _forget(run: Run, done: dict[str, _Done]) -> None:
+        """What is asked now may be to do it again."""
+        done.clear()
+        run.step_handles.clear()
 
     async def _run(
         self,
         run: Run,
         course: _Course,
-        done: dict[str, Any],
+        done: dict[str, _Done],
         step_of: Callable[[int], str],
         decided: Mapping[str, bool],
     ) -> None:
@@ -300,27 +337,23 @@ class GraphLoop:
         place: int,
         name: str,
         decided: Mapping[str, bool],
-        earlier: Mapping[str, Any],
-        done: dict[str, Any],
+        earlier: Mapping[str, _Done],
+        done: dict[str, _Done],
         *,
         lost: bool,
     ) -> None:
         step, call = course.plan.steps[place], course.calls[place]
         try:
-            arguments = self._arguments(step, course)
-        except (UnknownHandle, NoValue, ValueError) as error:
-            course.settle(place, {"error": str(error)})
-            return
-        try:
-            checked = self._checked(run, step, call, name, arguments)
+            checked = self._checked(run, step, call, name, self._arguments(run, step, course))
             key = _key(step, checked)
             if key in earlier:  # what an earlier plan has done is not done again
-                course.settle(place, earlier[key])
+                answer, course.made_as[place] = earlier[key]
+                course.settle(place, answer)
                 if run.emit is not None:
                     run.emit(StepReused(call.id, call.name))
                 return
             self._caller.count_repeat(run, checked)
-        except InvalidArguments as error:
+        except _UNFIT as error:
             course.settle(place, {"error": str(error)})
             return
         except BrainError as error:
@@ -330,40 +363,42 @@ class GraphLoop:
         if run.offer is not None and step.task is None:
             run.offer.add(call.name)
         ready = self._caller.prepare(run, name, checked, decided, course.waiting, lost=lost)
-        answer = await self._caller.make(run, ready, name) if isinstance(ready, CheckedCall) else ready
-        if isinstance(answer, BrainError):
-            course.refusal = answer
-        elif answer is not None:
-            course.settle(place, answer)
-            if "value" in answer:
-                done[key] = answer
+        said = await self._caller.make(run, ready, name) if isinstance(ready, CheckedCall) else ready
+        if isinstance(said, BrainError):
+            course.refusal = said
+        elif said is not None:
+            course.settle(place, said)
+            if "value" in said:
+                done[key] = said, call.id
 
     def _checked(self, run: Run, step: PlanStep, call: ToolCall, name: str, arguments: dict[str, Any]) -> CheckedCall:
         """The call of a step. Raises ``specialists.InvalidArguments``."""
-        text = json.dumps(arguments, ensure_ascii=False)
+        # As a tool's answer is shown: without keys, and without halves of characters that could not be sent.
+        text = redact(json.dumps(arguments, ensure_ascii=False).encode("utf-8", "replace").decode())
         if step.task is None:
-            return self._caller.checked(run, replace(call, arguments=text))
-        data = json.loads(resolved(SUBTASK, text, run.value_by))
-        return CheckedCall(call.id, self._subtask(run, call.id, name), {"task": step.task, "data": data})
+            return self._dispatcher.check(replace(call, arguments=text))
+        return CheckedCall(call.id, self._subtask(run, call.id, name), {"task": step.task, "data": json.loads(text)})
 
-    def _arguments(self, step: PlanStep, course: _Course) -> dict[str, Any]:
-        """The arguments of a step, with the values that it refers to. Raises ``ValueError`` and its like."""
-        values = course.values
-        if self._planner is not None and not step.paths:
-            return self._planner.fill(step, values, tuple(self._schemas.values()))
-        arguments: dict[str, Any] = json.loads(json.dumps(dict(step.arguments)))
+    def _arguments(self, run: Run, step: PlanStep, course: _Course) -> dict[str, Any]:
+        """The arguments of a step, with the values that it refers to. Raises what is in ``_UNFIT``."""
+        # Handles are a plan's to write: one within a value that is passed is text, whoever wrote it.
+        text = json.dumps(dict(step.arguments), ensure_ascii=False)
+        arguments: dict[str, Any] = json.loads(resolved(step.tool, text, run.value_by))
+        if self._planner is not None and not step.paths and step.tool in self._schemas:
+            step = replace(step, arguments=arguments)
+            return self._planner.fill(step, course.values, tuple(self._schemas.values()))
         for name, source in step.references.items():
             whole = f"the value of {course.plan.steps[source].id or source + 1}"
-            put(arguments, name, part_of(values[source], step.paths.get(name, ""), whole))
+            put(arguments, name, part_of(course.values[source], step.paths.get(name, ""), whole))
         return arguments
 
     def _output(self, run: Run, course: _Course) -> tuple[Any] | None:
         """The output, where the plan says which step's value it is and that fits."""
         if course.plan.answer is None or course.plan.answer not in course.values:
             return None
-        call = course.calls[course.plan.answer]
+        made_as = course.made_as.get(course.plan.answer, course.calls[course.plan.answer].id)
         try:
-            output = self._turns.output_from(run.value_of(call.id))
+            output = self._turns.output_from(run.value_of(made_as))
         except InvalidAnswer:
             return None
         if isinstance(output, str) and not output.strip():
@@ -378,11 +413,16 @@ def _key(step: PlanStep, call: CheckedCall) -> str:
     return f"{step.tool}\0{step.task or ''}\0{canonical(call.arguments)}"
 
 
+def _is_own(said: Any) -> bool:
+    """Whether this loop said it, in the person's place."""
+    return isinstance(said, str) and (said.startswith(f"That plan {_REFUSED}") or said.endswith(_AGAIN))
+
+
 def _shown(plan: Plan, step: PlanStep) -> str:
     """A step's arguments as its call has them in a history: what is referred to stands there by the step's id."""
     arguments = dict(step.arguments)
     for name, source in step.references.items():
         arguments[name] = {"$from": (plan.steps[source].id or str(source + 1)) + step.paths.get(name, "")}
     if step.task is not None:
-        arguments = {"task": step.task, **arguments}
+        arguments = {**arguments, "task": step.task}
     return json.dumps(arguments, ensure_ascii=False)

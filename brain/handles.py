@@ -19,11 +19,15 @@ from specialists.strict_json import loads
 
 __all__ = ["HANDLE", "UnknownHandle", "handle_of", "part_of", "resolved", "with_handle"]
 
-HANDLE = re.compile(r"(@v[1-9]\d{0,8}:[0-9a-f]{4})((?:\.[^\W\d]\w*|\[\d{1,9}\])*)", re.ASCII)
+HANDLE = re.compile(r"(@v[1-9][0-9]{0,8}:[0-9a-f]{4})((?:\.[^\W\d]\w*|\[[0-9]{1,9}\])*)")
 """A handle, and the path to a part of its value."""
-_STEP = re.compile(r"\.([^\W\d]\w*)|\[(\d+)\]", re.ASCII)
+_STEP = re.compile(r"\.([^\W\d]\w*)|\[([0-9]+)\]")
 _SIGN = "@v"
 _SAID = re.compile(r', "handle": "@v[1-9]\d{0,8}:[0-9a-f]{4}"\}\Z', re.ASCII)
+
+
+_MOST = 256
+"""Handles that the arguments of one call may have: each may stand for much."""
 
 
 class UnknownHandle(LookupError):
@@ -56,8 +60,9 @@ def part_of(value: Any, path: str, whole: str) -> Any:
     for name, index in _STEP.findall(path):
         if name:
             if not isinstance(value, Mapping) or name not in value:
-                keys = ", ".join(map(str, list(value)[:20])) if isinstance(value, Mapping) else "none, it is no object"
-                raise UnknownHandle(f"{whole} has no {name!r}; its keys are {keys}")
+                keys = [str(key)[:64] for key in list(value)[:20]] if isinstance(value, Mapping) else []
+                has = f"its keys are {', '.join(keys)}" if keys else "it has no keys"
+                raise UnknownHandle(f"{whole} has no {name!r}; {has}")
             value = value[name]
         else:
             if not isinstance(value, list | tuple) or int(index) >= len(value):
@@ -82,9 +87,12 @@ def resolved(tool: str, arguments: str, value_of: Callable[[str], Any]) -> str:
     found: list[str] = []
     try:
         filled = _filled(given, value_of, found)
+        return json.dumps(filled, ensure_ascii=False) if found else arguments
     except UnknownHandle as error:
         raise InvalidArguments(f"{tool}: {error}", problems=(str(error),)) from None
-    return json.dumps(filled, ensure_ascii=False) if found else arguments
+    except RecursionError:
+        problem = "the arguments nest too deeply"
+        raise InvalidArguments(f"{tool}: {problem}", problems=(problem,)) from None
 
 
 def _filled(given: Any, value_of: Callable[[str], Any], found: list[str]) -> Any:
@@ -101,11 +109,13 @@ def _value(text: str, value_of: Callable[[str], Any], found: list[str]) -> Any:
     whole = HANDLE.fullmatch(text.strip())
     if whole is not None:
         found.append(whole[1])
+        if len(found) > _MOST:
+            raise UnknownHandle(f"one call has more than {_MOST} handles; pass a result that holds them all")
         return part_of(jsonable(value_of(whole[1])), whole[2], f"the value of {whole[1]}")
-    for inside in HANDLE.finditer(text):
+    for inside in list(dict.fromkeys(match[1] for match in HANDLE.finditer(text)))[:_MOST]:
         try:
-            value_of(inside[1])
+            value_of(inside)
         except UnknownHandle:
             continue  # a text that only looks like one
-        raise UnknownHandle(f"{inside[1]} stands within a longer text; a handle is passed as the whole value")
+        raise UnknownHandle(f"{inside} stands within a longer text; a handle is passed as the whole value")
     return text

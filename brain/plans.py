@@ -28,6 +28,8 @@ SUBTASK = "subtask"
 _LONGEST_ID = 64
 _DEEPEST = 100
 """How deep arguments may nest."""
+_MOST_REFERENCES = 256
+"""References that one step may have: each may stand for much."""
 _TOLD = 12
 """Problems that are told one by one."""
 
@@ -63,9 +65,9 @@ PLAN_SCHEMA: dict[str, Any] = {
 }
 """The form in which a model is asked for a plan."""
 
-_PLACE = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[\d{1,4}\])*)")
-_PATH = re.compile(r"(?:\.[^\W\d]\w*|\[\d{1,9}\])+")
-_STEP = re.compile(r"\.([^\W\d]\w*)|\[(\d+)\]")
+_PLACE = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[0-9]{1,4}\])*)")
+_PATH = re.compile(r"(?:\.[^\W\d]\w*|\[[0-9]{1,9}\])+")
+_STEP = re.compile(r"\.([^\W\d]\w*)|\[([0-9]+)\]")
 _KEYS = {"id", "tool", "task", "arguments", "references", "after"}
 
 
@@ -207,7 +209,10 @@ def _read_step(
     references: dict[str, int] = {}
     paths: dict[str, str] = {}
     given = set(arguments)
-    for place, said in _spread(written):
+    spread = _spread(written)
+    if len(spread) > _MOST_REFERENCES:
+        problems.append(f"{name} has {len(spread)} references, and {_MOST_REFERENCES} is the most")
+    for place, said in spread[:_MOST_REFERENCES]:
         if not place or (_PLACE.fullmatch(place) is None and any(sign in place for sign in ".[]")):
             problems.append(f"{name}: {_short(place)!r} is no parameter")
             continue
