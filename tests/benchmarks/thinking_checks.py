@@ -158,7 +158,9 @@ async def proving(questions: int) -> list[dict[str, Any]]:
         ask = prove(simulated(accuracy=0.5), by, by if reviewed else None, n=3, m=checks)
         total = await asked(ask, questions)
         precision = total.correct / total.answered
-        computed, _ = prove_precision(0.5, misses=LIES, accuses=LIES, m=checks, n=3, catches=CATCHES if reviewed else 0.0)
+        computed, _ = prove_precision(
+            0.5, misses=LIES, accuses=LIES, m=checks, n=3, catches=CATCHES if reviewed else 0.0
+        )
         most = ask.most_calls
         rows.append(
             total.row(
