@@ -65,6 +65,7 @@ PLAN_SCHEMA: dict[str, Any] = {
 }
 """The form in which a model is asked for a plan."""
 
+_FENCED = re.compile(r"\s*```\w*\s(.*)```\s*", re.DOTALL)
 _PLACE = re.compile(r"([^\W\d]\w*)((?:\.[^\W\d]\w*|\[[0-9]{1,4}\])*)")
 _PATH = re.compile(r"(?:\.[^\W\d]\w*|\[[0-9]{1,9}\])+")
 _STEP = re.compile(r"\.([^\W\d]\w*)|\[([0-9]+)\]")
@@ -72,13 +73,13 @@ _KEYS = {"id", "tool", "task", "arguments", "references", "after"}
 
 
 def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
-    """The plan that ``text`` (JSON, also between code fences) says. ``done``: handles of what steps of earlier plans
+    """The plan that ``text`` (JSON, also between code fences and with words around them) says. ``done``: handles of what steps of earlier plans
     gave, by their ids; a reference to one becomes its handle.
 
     Raises ``ValueError`` with every problem of form: ids that are there twice, references to steps that are not,
     arguments that are given twice, cycles.
     """
-    found = re.fullmatch(r"\s*```\w*\s(.*)```\s*", text, re.DOTALL)
+    found = _FENCED.fullmatch(text) or (None if text.lstrip().startswith("{") else _FENCED.search(text))
     try:
         data = loads(found[1] if found else text)
     except (ValueError, RecursionError) as error:
@@ -193,7 +194,7 @@ def _read_step(
     id, tool, task = raw["id"], raw.get("tool"), raw.get("task")
     name = f"step {_short(id)}"
     tool, task = tool or None, task or None  # many write an empty text for what there is not
-    if (isinstance(tool, str)) == (isinstance(task, str)):
+    if (tool is None) == (task is None) or not isinstance(tool or task, str):
         problems.append(f"{name} has a tool or a task, one of the two, as text")
         return PlanStep("", {}, id=id)
     if unknown := raw.keys() - _KEYS:
