@@ -73,8 +73,9 @@ _KEYS = {"id", "tool", "task", "arguments", "references", "after"}
 
 
 def read_plan(text: str, done: Mapping[str, str] | None = None) -> Plan:
-    """The plan that ``text`` (JSON, also between code fences and with words around them) says. ``done``: handles of what steps of earlier plans
-    gave, by their ids; a reference to one becomes its handle.
+    """The plan that ``text`` says: JSON, also between code fences with words around them.
+
+    ``done``: handles of what steps of earlier plans gave, by their ids; a reference to one becomes its handle.
 
     Raises ``ValueError`` with every problem of form: ids that are there twice, references to steps that are not,
     arguments that are given twice, cycles.
@@ -312,31 +313,33 @@ def _clash(
     returns: Mapping[str, Any], path: str, parameter: Mapping[str, Any], steps: str, root: Mapping[str, Any]
 ) -> str | None:
     """Why a value of the one schema certainly does not fit the other."""
-    given: Any = returns
-    for field, index in _STEP.findall(path):
-        given = _resolved(given, returns)
-        if given is None:
-            return None
-        kinds = _types(given, returns)
-        kind = "object" if field else "array"
-        if kinds is not None and kind not in kinds:
-            return f"it is {_listed(kinds)}, and has no {field or f'[{index}]'!r}"
-        if field and "properties" in given and field not in given["properties"]:
-            if given.get("additionalProperties") in (None, False):
-                return f"it has no {field!r}, only {', '.join(list(given['properties'])[:12])}"
-            return None
-        given = given.get("properties", {}).get(field) if field else given.get("items")
-        if not isinstance(given, Mapping):
-            return None
-    wanted: Any = parameter
-    for field, _ in _STEP.findall(steps):
-        wanted = _resolved(wanted, root)
-        if wanted is None:
-            return None
-        wanted = wanted.get("properties", {}).get(field) if field else wanted.get("items")
-        if not isinstance(wanted, Mapping):
-            return None
+    given, problem = _at(returns, path, returns)
+    if given is None:
+        return problem
+    wanted, problem = _at(parameter, steps, root)
+    if wanted is None:
+        return problem and f"of the parameter, {problem}"
     return _misfit(given, returns, wanted, root)
+
+
+def _at(schema: Mapping[str, Any], path: str, root: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str | None]:
+    """The schema of the part at ``path``; where there is none, why there cannot be such a part, if that is known."""
+    found: Any = schema
+    for field, index in _STEP.findall(path):
+        found = _resolved(found, root)
+        kinds = None if found is None else _types(found, root)
+        if found is None or kinds is None:
+            return None, None
+        if ("object" if field else "array") not in kinds:
+            return None, f"it is {_listed(kinds)}, and has no {field or f'[{index}]'!r}"
+        if not field:
+            found = found.get("items")
+            continue
+        named, others = found.get("properties", {}), found.get("additionalProperties")
+        if named and field not in named and not others:
+            return None, f"it has no {_short(field)!r}, only {', '.join(list(named)[:12])}"
+        found = named.get(field, others)
+    return (found, None) if isinstance(found, Mapping) else (None, None)
 
 
 def _misfit(
@@ -349,7 +352,8 @@ def _misfit(
     if not one & other and not (numbers & one and numbers & other):
         return f"it is {_listed(one)}, and {_listed(other)} is wanted"
     given, wanted = _resolved(given, given_root), _resolved(wanted, wanted_root)
-    if given is None or wanted is None or len(one) > 1 or one != other:
+    one, other = one - {"null"}, other - {"null"}
+    if given is None or wanted is None or len(one) != 1 or one != other:
         return None
     if one == {"array"}:
         inner = _misfit(given.get("items"), given_root, wanted.get("items"), wanted_root, depth + 1)
@@ -367,13 +371,18 @@ def _misfit(
 
 
 def _resolved(schema: Any, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What ``schema`` refers to, without ``null`` beside it; ``None``: it is one of several, or nobody can say."""
     for _ in range(16):
         if not isinstance(schema, Mapping):
             return None
-        reference = schema.get("$ref")
-        if reference is None:
-            return schema if not {"anyOf", "oneOf", "allOf", "not", "if"} & schema.keys() else None
-        schema = root.get("$defs", {}).get(str(reference).rpartition("/")[2])
+        options = schema.get("anyOf", schema.get("oneOf"))
+        if "$ref" in schema:
+            schema = root.get("$defs", {}).get(str(schema["$ref"]).rpartition("/")[2])
+        elif options is None:
+            return None if {"allOf", "not", "if"} & schema.keys() else schema
+        else:
+            inner = [each for each in options if each != {"type": "null"}]
+            schema = inner[0] if len(inner) == 1 else None
     return None
 
 
