@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
+import re
+from collections import Counter
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,17 @@ from brain import (
     BudgetExceeded,
     ConfigurationError,
     Ledger,
+    MemorySessions,
+    ModelRequest,
+    ModelResponse,
     PlanMade,
     RepeatLimit,
+    RunTimeout,
+    StepReused,
     ToolAnswered,
+    ToolCall,
     ToolCalled,
+    TurnLimit,
     tool,
 )
 from brain.testing import ScriptedModel, call, failpoints
@@ -76,6 +87,24 @@ def chain(count: int, bad: int | None = None) -> list[dict[str, Any]]:
         step(f"s{n}", after=[f"s{n - 1}"] if n > 1 else [], name=f"bad{n}" if n == bad else f"n{n}")
         for n in range(1, count + 1)
     ]
+
+
+def shaky(chance: random.Random, number: int) -> dict[str, Any]:
+    """A plan whose last step fails, but for that of the last one; it may repeat what those before it did."""
+    steps = []
+    for place in range(chance.randint(2, 5)):
+        after = [f"p{number}s{before}" for before in range(place) if chance.random() < 0.4]
+        steps.append(step(f"p{number}s{place}", after=after, name=f"n{place}"))
+    if number < 2:
+        steps.append(step(f"p{number}b", name=f"bad{number}"))
+    return plan(*steps)
+
+
+def next_of(plans: list[Any], request: ModelRequest) -> Any:
+    """What a model says that goes by the conversation alone, so that it can be asked again after a crash."""
+    said = [str(message.get("content")) for message in request.messages if message["role"] == "user"]
+    failures = sum("gave no answer" in text for text in said)
+    return plans[failures] if said[-1].startswith("Do not call any tool") else "the end"
 
 
 class TestPlans:
@@ -207,6 +236,36 @@ class TestBadPlans:
         assert len(result.calls) == 1
         assert result.usage.requests == len(result.wire_attempts)
 
+    async def test_a_plan_goes_before_calls_beside_it(self) -> None:
+        both = ModelResponse(json.dumps(plan(step("a", name="x"), answer="a")), (ToolCall("q", "add", '{"a": 1}'),))
+        result = await brain(both).run("go")
+        assert json.loads(result.output)["name"] == "x"
+        assert [outcome.tool for outcome in result.calls] == ["fetch"]
+
+    async def test_one_that_was_cut_off_is_to_be_shorter(self) -> None:
+        whole = json.dumps(plan(step("a", name="x"), answer="a"))
+        result = await brain(ModelResponse(whole[:-9], (), "length"), plan(step("a", name="y"), answer="a")).run("go")
+        assert "it was cut off before its end; make a shorter one" in result.messages[2]["content"]
+        assert MADE == ["y"]
+
+    @pytest.mark.parametrize("text", ["", None, "null", "[]", "I would call fetch.", '{"steps": "a"}', "[" * 50_000])
+    async def test_what_is_no_plan_falls_back_with_all_requests_on_the_bill(self, text: str | None) -> None:
+        result = await brain(ModelResponse(text), ModelResponse(text), call("add", a=1, b=2), "three").run("go")
+        assert (result.output, len(result.turns), len(result.calls)) == ("three", 4, 1)
+
+    async def test_ids_of_any_letters_become_ids_that_endpoints_take(self) -> None:
+        made = plan(step("größe.1 !@x", name="x"), step("b", "total", numbers="$größe.1 !@x.rows"), answer="b")
+        result = await brain(made, output_type=int).run("go")
+        assert result.output == 6
+        ids = [entry["id"] for entry in result.messages[1]["tool_calls"]]
+        assert all(re.fullmatch(r"[\w-]{1,40}", id, re.ASCII) for id in ids)
+
+    async def test_a_brain_without_tools(self) -> None:
+        assert (await brain(plan(), "Hello.", tools=[]).run("go")).output == "Hello."
+        result = await brain(plan(step("a", name="x")), plan(), "No.", tools=[]).run("go")
+        assert result.output == "No."
+        assert "there is no tool 'fetch'; there are none" in result.messages[2]["content"]
+
 
 class TestFailures:
     async def test_a_fault_in_step_seven_of_nine_repeats_none_of_the_first_six(self) -> None:
@@ -225,6 +284,46 @@ class TestFailures:
         result = await brain(*(plan(step("a", name=f"bad{n}")) for n in range(3)), "It cannot be had.").run("go")
         assert result.output == "It cannot be had."
         assert len(result.plans) == 3
+
+    async def test_what_was_done_is_the_answer_as_the_type_that_it_had(self) -> None:
+        @tool(effect="pure")
+        def day() -> date:
+            """Give a day."""
+            MADE.append("day")
+            return date(2026, 1, 2)
+
+        first, second = plan(step("d", "day"), step("b", name="bad")), plan(step("e", "day"), answer="e")
+        result = await brain(first, second, tools=[day, fetch], output_type=date).run("go")
+        assert result.output == date(2026, 1, 2)
+        assert sorted(MADE) == ["bad", "day"]
+
+    async def test_a_step_that_is_planned_again_is_told_to_be_reused(self) -> None:
+        first, second = plan(step("a", name="x"), step("b", name="bad")), plan(step("c", name="x"), answer="c")
+        events = [event async for event in brain(first, second).run_stream("go")]
+        (reused,) = [event for event in events if isinstance(event, StepReused)]
+        made = [event for event in events if isinstance(event, PlanMade)]
+        assert reused.id == made[1].ids[0]
+
+    async def test_a_limit_of_turns_between_two_plans_loses_nothing(self) -> None:
+        with pytest.raises(TurnLimit) as caught:
+            await brain(plan(step("a", name="x"), step("b", name="bad")), turn_limit=1).run("go")
+        history = json.loads(json.dumps(carried(caught.value).messages))
+        again = plan(step("a", name="x"), step("c", "total", numbers="$a.rows"), answer="c")
+        assert (await brain(again, output_type=int).run(history=history)).output == 6
+        assert MADE == ["x", "bad", "total"]
+
+    async def test_a_run_that_is_late_keeps_what_had_ended(self) -> None:
+        @tool(effect="pure")
+        async def never() -> int:
+            """Never end."""
+            await asyncio.sleep(GUARD)
+            return 1
+
+        made = plan(step("a", name="x"), step("n", "never", after=["a"]))
+        with pytest.raises(RunTimeout) as caught:
+            await brain(made, tools=[fetch, never]).run("go", timeout=1)
+        assert [each["value"]["name"] for each in contents(carried(caught.value)) if "value" in each] == ["x"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def test_a_budget_that_ends_in_the_middle_keeps_what_was_done(self) -> None:
         with pytest.raises(BudgetExceeded) as caught:
@@ -283,6 +382,70 @@ class TestApprovals:
         assert result.output == 8
         assert MADE == ["ann", "total"]
 
+    async def test_what_two_plans_did_is_not_done_again_after_a_resumption(self) -> None:
+        first = plan(step("a", name="four"), step("b", name="bad"))
+        second = plan(step("c", name="x"), step("p", "pay", after=["c"], to="ann"))
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(first, second).run("go")
+        history = json.loads(json.dumps(carried(caught.value).messages))
+        third = plan(
+            step("a2", name="four"), step("c2", name="x"),
+            {"id": "t", "tool": "total", "references": {"numbers": [f"{id}.rows[0]" for id in ("a", "c", "a2", "c2")]}},
+            answer="t",
+        )  # fmt: skip
+        MADE.clear()
+        result = await brain(third, output_type=int).run(history=history, approvals={caught.value.pending[0].id: False})
+        assert (result.output, MADE) == (4 + 1 + 4 + 1, ["total"])
+
+    async def test_a_new_request_may_be_to_do_it_again(self) -> None:
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(self.PLAN).run("go")
+        approvals = {caught.value.pending[0].id: True}
+        again = brain(plan(step("a", name="ann"), answer="a"))
+        await again.run("once more", history=carried(caught.value).messages, approvals=approvals)
+        assert MADE == ["ann", "pay ann", "paid ann", "ann"]
+
+    async def test_what_an_earlier_plan_gave_is_there_when_a_later_one_is_resumed(self) -> None:
+        first = plan(step("a", name="ann"), step("b", name="bad"))
+        second = plan(step("p", "pay", to="$a.name"), step("q", name="$p"), answer="q")
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(first, second).run("go")
+        assert caught.value.pending[0].arguments == {"to": "ann"}
+        history = json.loads(json.dumps(carried(caught.value).messages))
+        result = await brain().run(history=history, approvals={caught.value.pending[0].id: True})
+        assert json.loads(result.output)["name"] == "paid ann"
+        assert sorted(MADE) == ["ann", "bad", "paid ann", "pay ann"]
+
+    @pytest.mark.parametrize(
+        ("approvals", "said"),
+        [
+            ({"nope": True}, "no call with the id 'nope' waits"),
+            ({"ID": "yes"}, "True or False"),
+            ({"ID": 1}, "True or False"),
+        ],
+    )
+    async def test_approvals_are_checked(self, approvals: Any, said: str) -> None:
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(self.PLAN).run("go")
+        id = caught.value.pending[0].id
+        given = {id if key == "ID" else key: value for key, value in approvals.items()}
+        with pytest.raises(ConfigurationError, match=said):
+            await brain().run(history=carried(caught.value).messages, approvals=given)
+        assert MADE == ["ann"]
+
+    async def test_what_does_not_wait_is_not_made_twice(self) -> None:
+        made = plan(step("p", "pay", to="ann"), step("q", "pay", to="bob"), step("a", name="x"), step("z", name="$q"))
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(made).run("go")
+        assert len(caught.value.pending) == 2
+        first, second = (pending.id for pending in caught.value.pending)
+        with pytest.raises(ApprovalRequired) as again:
+            await brain().run(history=carried(caught.value).messages, approvals={second: True})
+        assert [pending.id for pending in again.value.pending] == [first]
+        result = await brain("paid").run(history=carried(again.value).messages, approvals={first: True})
+        assert result.output == "paid"
+        assert MADE == ["x", "pay bob", "paid bob", "pay ann"]
+
     async def test_in_a_file_a_plan_is_taken_up_where_it_waits(self, tmp_path: Path) -> None:
         ledger = Ledger(tmp_path / "bill.db")
         with pytest.raises(ApprovalRequired) as caught:
@@ -312,6 +475,39 @@ class TestApprovals:
         assert MADE == ["n4", "n5", "n6"]
         assert len(result.calls) == 6
         await ledger.aclose()
+
+    @pytest.mark.parametrize("seed", range(3))
+    async def test_wherever_it_is_cut_off_it_ends_as_if_it_had_not_been(self, seed: int, tmp_path: Path) -> None:
+        chance = random.Random(seed)
+        plans = [shaky(chance, number) for number in range(3)]
+        whole = await brain(*[lambda request: next_of(plans, request)] * 9, tools=[fetch]).run("go")
+        once = Counter(MADE)
+        for at in range(1, len(whole.turns) + len(whole.calls) + 1):
+            MADE.clear()
+            seen = []
+
+            def cut_off(at: int = at, seen: list[int] = seen) -> None:
+                seen.append(1)
+                if len(seen) == at:
+                    raise RuntimeError("cut off")
+
+            ledger = Ledger(tmp_path / f"{at}.db")
+            one = brain(*[lambda request: next_of(plans, request)] * 20, tools=[fetch], ledger=ledger)
+            with failpoints({"journal.after_effect": cut_off}), pytest.raises(RuntimeError, match="cut off"):
+                await one.run("go", run_id="r")
+            result = await one.run(run_id="r")
+            assert result.messages == whole.messages
+            assert [outcome.arguments for outcome in result.calls] == [outcome.arguments for outcome in whole.calls]
+            assert max((Counter(MADE) - once).values(), default=0) <= 1, "but for what was under way"
+            await ledger.aclose()
+
+    async def test_a_session_knows_older_plans_and_does_what_is_asked_anew(self) -> None:
+        sessions = MemorySessions()
+        made = plan(step("a", name="x"), answer="a")
+        for _ in range(2):
+            result = await brain(made, sessions=sessions).run("go", session="s")
+        assert MADE == ["x", "x"]
+        assert len([message for message in result.messages if message["role"] == "tool"]) == 2
 
 
 class TestSubtasks:
