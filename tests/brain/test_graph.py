@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from brain import (
+    Abstained,
     ApprovalRequired,
     Brain,
     Budget,
@@ -188,16 +189,42 @@ class TestPlans:
             brain(planning="guess")
 
     @pytest.mark.parametrize(
-        "request_", ["add 4 and 5", "Add 17 and 25, please", "what is the weather", "add 4 and 5, then add 6 and 7"]
+        "request_",
+        [
+            "add 4 and 5",
+            "Add 17 and 25, please",
+            "what is the weather",
+            "add 4 and 5, then add 6 and 7",
+            "add 4 and 5, then double the result",
+            "double 4 and add 1 and 2 and then repeat 'ab' 3 times",
+            "double 13",
+            "double 4, then double it, then double it",
+            "repeat 'x' as often as double 2",
+            "add 4",
+        ],
     )
     async def test_the_built_in_planner_gives_the_same_in_both_loops(self, request_: str) -> None:
+        def double(number: int) -> int:
+            """Double a number."""
+            if number == 13:
+                raise ValueError("that brings bad luck")
+            return number * 2
+
+        def repeat(text: str, times: int) -> str:
+            """Repeat a text."""
+            return text * times
+
         results = []
+        tools = [add, double, repeat]
         for planning in ("turns", "graph"):
             try:
-                run = await Brain(tools=[add], planning=planning).run(request_)  # type: ignore[arg-type]
-                results.append((run.output, [each.arguments for each in run.calls]))
-            except Exception as error:
-                results.append((type(error), str(error)))
+                run = await Brain(tools=tools, planning=planning).run(request_)  # type: ignore[arg-type]
+            except Abstained as error:
+                run = carried(error)
+                results.append(str(error))
+            else:
+                results.append(run.output)
+            results[-1] = results[-1], [(each.tool, each.arguments, each.value) for each in run.calls]
         assert results[0] == results[1]
 
 
@@ -533,3 +560,42 @@ class TestSubtasks:
         again = await brain(ledger=ledger).run(run_id="r")
         assert (first.output, again.output, MADE) == ("thought", "thought", ["x"])
         await ledger.aclose()
+
+    async def test_one_that_fails_is_planned_around(self) -> None:
+        made = plan({"id": "w", "task": "Think"}, step("z", name="$w"), answer="z")
+        model = [made, ModelResponse(""), ModelResponse(""), plan(step("a", name="x"), answer="a")]
+        result = await brain(*model).run("go")
+        assert json.loads(result.output)["name"] == "x"
+        assert [next(iter(each)) for each in contents(result)] == ["error", "error", "value"]
+
+    async def test_what_a_person_decides_of_is_planned_as_a_step(self) -> None:
+        made = plan({"id": "w", "task": "Pay ann"}, answer="w")
+        with pytest.raises(ApprovalRequired) as caught:
+            await brain(made, call("pay", to="ann"), plan(step("p", "pay", to="ann"), answer="p")).run("go")
+        assert MADE == []
+        assert "pay waits for a person's approval" in contents(carried(caught.value))[0]["error"]
+        approvals = {caught.value.pending[0].id: True}
+        result = await brain().run(history=carried(caught.value).messages, approvals=approvals)
+        assert (result.output, MADE) == ("paid ann", ["pay ann"])
+
+    async def test_a_tool_of_that_name_is_a_tool(self) -> None:
+        @tool(effect="pure")
+        def subtask(number: int) -> int:
+            """Do a part."""
+            return number + 1
+
+        made = plan(step("a", "subtask", number=1), {"id": "w", "task": "Think"}, step("b", "subtask", number="$a"))
+        result = await brain({**made, "answer": "b"}, "thought", tools=[subtask], output_type=int).run("go")
+        assert result.output == 3
+        assert [each.get("value") for each in contents(result)] == [2, "thought", 3]
+
+    async def test_are_told_apart_by_what_they_are_to_do_and_by_their_data(self) -> None:
+        first = plan({"id": "v", "task": "Think"}, step("b", after=["v"], name="bad"))
+        second = plan(
+            {"id": "w", "task": "Think"},
+            {"id": "x", "task": "Think", "arguments": {"of": 1}, "after": ["w"]},
+            answer="x",
+        )
+        result = await brain(first, "one", second, "two").run("go")
+        assert result.output == "two"
+        assert [each.get("value") for each in contents(result)] == ["one", None, "one", "two"]
