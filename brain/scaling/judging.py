@@ -77,7 +77,9 @@ def judge(
         on_tie: ``"abstain"``: where several are tied there is no answer; they are in the report. ``"first"``: the one
             that was given first.
 
-    A judge who answers neither, or nothing of use, says a tie; the pair's ``problem`` says why. Raises
+    A judge who answers neither, or nothing of use, says a tie; the pair's ``problem`` says why. An answer that cannot
+    be compared (a NaN) is no candidate; where there is no other, ``failure`` is a :class:`ConfigurationError`. When a
+    budget or the deadline ends it, those that were not compared by then stand, and ``stopped`` says why. Raises
     :class:`ConfigurationError` for arguments that cannot be.
     """
     if isinstance(n, bool) or not isinstance(n, int) or not 2 <= n <= MOST:
@@ -121,13 +123,15 @@ class JudgedPair:
 @dataclass(frozen=True, slots=True)
 class JudgeReport:
     """How a judge chose. ``candidates``: the different answers, as JSON, in the order in which they were given.
-    ``standing``: the places of those that no other one beat. ``missing``: answers that were asked for and not given.
-    ``calls``, ``cost``: all that it took, answers and judgements."""
+    ``standing``: the places of those that no other one beat. ``missing``: answers that were asked for and are no
+    candidates, as none came or as it cannot be compared; ``problems`` says why of each. ``calls``, ``cost``: all that
+    it took, answers and judgements."""
 
     candidates: tuple[Any, ...]
     pairs: tuple[JudgedPair, ...]
     standing: tuple[int, ...]
     missing: int
+    problems: tuple[str, ...]
     warnings: tuple[str, ...]
     calls: int
     cost: Cost
@@ -145,6 +149,7 @@ class JudgeReport:
             "pairs": [pair.to_json() for pair in self.pairs],
             "standing": list(self.standing),
             "missing": self.missing,
+            "problems": list(self.problems),
             "warnings": list(self.warnings),
             "calls": self.calls,
             "cost": self.cost.to_json(),
@@ -157,6 +162,7 @@ class JudgeReport:
         ]
         for place, value in enumerate(self.candidates):
             lines.append(f"{'* ' if place in self.standing else '  '}{short(value, 80)}")
+        lines.extend(f"no candidate: {short(problem, 120)}" for problem in self.problems)
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
@@ -198,27 +204,30 @@ class _Choice:
     query: Query
     candidates: list[Solution[Any]] = field(default_factory=list)
     pairs: list[JudgedPair] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     failure: Exception | None = None
     stopped: str | None = None
 
     async def made(self) -> Solution[Any]:
         judge, query = self.judge, self.query
         samples = await _all(judge._asker, [query.sample(number) for number in range(1, judge._n + 1)])
-        given = [each for each in samples if each.answered]
-        for each in samples:
-            self.note(each)
-        if not given:
-            reason = f"none of {judge._n} answers came: {samples[-1].reason}"
-            return self.solution(None, (), len(samples), reason=reason)
-        try:
-            forms = [canonical_form(each.value, judge._canonical) for each in given]
-        except NoCanonicalForm as error:
-            said = f"the answers cannot be compared: {error}; give judge(canonical=...)"
-            self.failure = ConfigurationError(said)
-            return self.solution(None, (), len(samples) - len(given), reason=said)
         different: dict[str, Solution[Any]] = {}
-        for form, each in zip(forms, given, strict=True):
-            different.setdefault(form, each)
+        for number, each in enumerate(samples, 1):
+            self.note(each)
+            if not each.answered:
+                self.problem(number, each.reason)
+                continue
+            try:
+                different.setdefault(canonical_form(each.value, judge._canonical), each)
+            except NoCanonicalForm as error:
+                self.problem(number, f"it cannot be compared: {error}")
+        if not different:
+            self.candidates = [each for each in samples if each.answered]
+            if not self.candidates:
+                return self.solution(None, (), reason=f"none of {judge._n} answers came: {samples[-1].reason}")
+            said = f"no answer can be compared; give judge(canonical=...). {self.problems[-1]}"
+            self.failure = ConfigurationError(said)
+            return self.solution(None, (), reason=said)
         self.candidates, forms_of = list(different.values()), list(different)
         # Who is compared later meets fewer others. By a hash, so that being given early is no disadvantage.
         order = sorted(range(len(self.candidates)), key=lambda place: _hashed(forms_of[place]))
@@ -229,11 +238,10 @@ class _Choice:
                 standing = [*standing, *order[number + 1 :]]
                 break
         standing.sort()
-        missing = len(samples) - len(given)
         if len(standing) == 1 or judge._on_tie == "first":
-            return self.solution(self.candidates[min(standing)], standing, missing)
+            return self.solution(self.candidates[min(standing)], standing)
         why = self.stopped or f"the judge found no winner among {len(standing)} answers"
-        return self.solution(None, standing, missing, reason=why)
+        return self.solution(None, standing, reason=why)
 
     async def against(self, place: int, standing: list[int]) -> list[int]:
         """Compare a candidate with those that stand; who stands then."""
@@ -276,28 +284,34 @@ class _Choice:
             one, other, _said(forward, "one", "other"), _said(backward, "other", "one"), redact(problem)[:1000] or None
         )
 
+    def problem(self, number: int, why: str | None) -> None:
+        self.problems.append(f"answer {number}: {redact(str(why))[:1000]}")
+
     def note(self, solution: Solution[Any]) -> None:
         if solution.failure is not None:
             self.failure = solution.failure
-        if isinstance(solution.failure, BudgetExceeded):
-            self.stopped = str(solution.failure)
+            if isinstance(solution.failure, BudgetExceeded):
+                self.stopped = str(solution.failure)
+            elif self.stopped is None and self.query.remaining() == 0:
+                self.stopped = "the deadline passed"
 
     def solution(
-        self, chosen: Solution[Any] | None, standing: Sequence[int], missing: int, *, reason: str | None = None
+        self, chosen: Solution[Any] | None, standing: Sequence[int], *, reason: str | None = None
     ) -> Solution[Any]:
         tab, query = self.query.tab, self.query
         report = JudgeReport(
             tuple(query.answer.plain(each.value) for each in self.candidates),
             tuple(self.pairs),
             tuple(standing),
-            missing,
+            len(self.problems),
+            tuple(self.problems),
             self.judge.warnings,
             tab.calls,
             tab.cost,
         )
         if chosen is None:
             return Solution(None, reason, failure=self.failure, stopped=self.stopped, report=report)
-        return replace(chosen, report=report, stopped=self.stopped, failure=None)
+        return replace(chosen, report=report, stopped=self.stopped or chosen.stopped, failure=None)
 
 
 def _hashed(form: str) -> bytes:

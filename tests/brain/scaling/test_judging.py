@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections import Counter
 from typing import Any
 
@@ -117,6 +118,7 @@ def test_what_is_missing_is_counted_and_what_is_there_is_used() -> None:
     solution = judge(Said(ValueError("no"), 4, 9), by=larger, n=3).solve_sync("which?", output_type=int)
     assert solution.value == 9
     assert solution.report.missing == 1
+    assert solution.report.problems == ("answer 1: no",)
     nothing = judge(Said(ValueError("no"), ValueError("never")), by=larger).solve_sync("which?", output_type=int)
     assert nothing.reason == "none of 2 answers came: never"
     assert isinstance(nothing.failure, ValueError)
@@ -162,6 +164,7 @@ def test_a_judge_who_is_late_leaves_the_answers() -> None:
     assert not solution.answered
     assert solution.report.candidates == (1, 2)
     assert solution.report.standing == (0, 1)
+    assert solution.stopped == solution.reason == "the deadline passed"
 
 
 def test_a_ledger_that_cannot_be_written_is_no_tie() -> None:
@@ -175,10 +178,31 @@ def test_a_ledger_that_cannot_be_written_is_no_tie() -> None:
         judge(Said(1, 2), by=Broken()).solve_sync("which?", output_type=int)
 
 
-def test_answers_that_cannot_be_compared_are_a_typed_error() -> None:
-    solution = judge(Said(float("nan"), 1.0), by=larger).solve_sync("which?", output_type=float)
+def test_answers_that_cannot_be_compared_are_a_typed_error_and_are_kept() -> None:
+    ask = judge(Said(math.nan, math.inf), by=larger)
+    solution = ask.solve_sync("which?", output_type=float)
     assert isinstance(solution.failure, ConfigurationError)
     assert "canonical" in str(solution.reason)
+    assert len(solution.report.candidates) == 2
+    assert solution.report.problems == (
+        "answer 1: it cannot be compared: it has a number that is not finite",
+        "answer 2: it cannot be compared: it has a number that is not finite",
+    )
+    assert solution.report.standing == ()
+
+
+def test_one_answer_that_cannot_be_compared_loses_none_of_the_others() -> None:
+    def strict(value: float) -> float:
+        if value == 3:
+            raise ValueError("not that one")
+        return value
+
+    solution = judge(Said(math.nan, 1.0, 3.0, 2.0), by=larger, n=4, canonical=strict).solve_sync("?", output_type=float)
+    assert solution.value == 2.0
+    assert solution.report.candidates == (1.0, 2.0)
+    assert solution.report.missing == 2
+    assert "answer 3" in solution.report.problems[1]
+    assert "not that one" in str(solution.report)
 
 
 @pytest.mark.parametrize("wrong", [{"n": 1}, {"n": 17}, {"n": True}, {"n": 2.0}, {"on_tie": "last"}, {"by": 3}])
