@@ -64,19 +64,47 @@ def refine(
     )
 
 
-def refine_bound(*, accuses: float, misses: float, rounds: int, accuracy: float = 1.0, harms: float = 1.0) -> float:
+def refine_bound(
+    *,
+    accuses: float,
+    misses: float,
+    rounds: int,
+    accuracy: float = 1.0,
+    harms: float = 1.0,
+    mends: float = 0.0,
+    unsure: float = 0.0,
+) -> float:
     """How often, at most, the answer in the end is wrong though that of round 0 was right.
 
-    It has to be right at first (``accuracy``), be failed all the same (``accuses``: the share of right answers that the
-    check fails), and in one of the rounds be revised to a wrong one (``harms``) that the check passes (``misses``: the
-    share of wrong answers that it passes). Over rounds the chances add up at most, however they depend on each other
-    (Boole), so the bound is ``accuracy * accuses * min(1, rounds * harms * misses)``. It takes the check's errors on
-    one answer to say nothing of its errors on another. With a sound check, which misses nothing, it is 0.
+    Args:
+        accuses: The share of right answers that the check fails.
+        misses: The share of wrong answers that the check passes.
+        rounds: Revisions at most.
+        accuracy: The share of answers of round 0 that are right.
+        harms: The share of revisions of right answers that are wrong.
+        mends: The share of revisions of wrong answers that are right.
+        unsure: The share of answers that the check cannot tell of (``unknown``); the two above are of the others.
+
+    ``accuracy``, ``harms`` and ``mends`` may be left out: the bound is then larger. The answer has to be right at first
+    (``accuracy``), not be passed all the same (``u + (1 - u) * accuses``, ``u``: unsure), and in one of the rounds be
+    revised to a wrong one that the check passes (``(1 - u) * misses``). The first revision is of the right answer, and
+    wrong with ``harms``; a later one may be of a revision that was not passed, right or wrong, and is wrong with at
+    most ``max(harms, 1 - mends)``. Over rounds the chances add up at most, however they depend on each other (Boole).
+
+    It takes the check's errors on one answer to say nothing of its errors on another. With a sound check, which misses
+    nothing, it is 0. With ``complete=True`` it holds where the check is complete in fact: ``accuses`` is 0. Raises
+    :class:`ConfigurationError` for shares that are none, and for a negative number of rounds.
     """
-    for name, share in (("accuses", accuses), ("misses", misses), ("accuracy", accuracy), ("harms", harms)):
-        if not 0 <= share <= 1:
+    shares = {"accuses": accuses, "misses": misses, "accuracy": accuracy, "harms": harms, "mends": mends}
+    for name, share in {**shares, "unsure": unsure}.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ConfigurationError(f"{name} lies between 0 and 1, not {share!r}")
-    return accuracy * accuses * min(1.0, rounds * harms * misses)
+    if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
+        raise ConfigurationError(f"rounds is a whole number from 0 up, not {rounds!r}")
+    if rounds == 0:
+        return 0.0
+    wrong = harms + (rounds - 1) * max(harms, 1 - mends)
+    return accuracy * (unsure + (1 - unsure) * accuses) * min(1.0, wrong * (1 - unsure) * misses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +226,7 @@ class _Course:
             return best
         verdict = await self.verdict(best.value, 0)
         self.note(best, verdict, 0, kept=True)
-        idle, objections = 0, [Revision(best.value, verdict.reason or "it is wrong")]
+        idle, objections = 0, [_objection(best.value, verdict)]
         for number in range(1, refine._rounds + 1):
             if verdict.status == "passed":
                 self.ended = "the check passed it"
@@ -219,7 +247,7 @@ class _Course:
                 self.note(revised, new, number, kept=better)
                 # What is told next time: the answer that stands, and the latest that does not.
                 objections = objections[:1] if not better else []
-                objections.append(Revision(revised.value, new.reason or "it is wrong"))
+                objections.append(_objection(revised.value, new))
                 if better:
                     best, verdict, idle = revised, new, 0
                 else:
@@ -266,6 +294,12 @@ class _Course:
             self.stopped = str(solution.failure)
 
 
+def _objection(value: Any, verdict: Verdict) -> Revision:
+    """What the one who revises is told. An answer that nobody could tell of is not called wrong."""
+    said = "it is wrong" if verdict.status == "failed" else "nobody could tell whether it is right"
+    return Revision(value, verdict.reason or said)
+
+
 def _seed(query: Query, number: int) -> int | None:
-    """Of a revision: one of its own, where the question has one."""
+    """Of a revision: another one than round 0 has, so that what is asked again may come out differently."""
     return query.sample(number).seed

@@ -137,7 +137,7 @@ async def refining(questions: int) -> list[dict[str, Any]]:
         solver = simulated(reviser=SimulatedReviser(mends=0.5, harms=0.5))
         check = simulated("verifier", verifier=SimulatedVerifier(misses=misses, accuses=accuses))
         total = await asked(refine(solver, check=check, rounds=3), questions, see)
-        bound = refine_bound(accuses=accuses, misses=misses, rounds=3, accuracy=0.6, harms=0.5)
+        bound = refine_bound(accuses=accuses, misses=misses, rounds=3, accuracy=0.6, harms=0.5, mends=0.5)
         rows.append(
             total.row(
                 f"refine, check misses {misses:.0%}, accuses {accuses:.0%}",

@@ -66,10 +66,21 @@ def test_with_a_sound_check_no_answer_gets_worse(accuses: float, *, complete: bo
     assert better > 30
 
 
-@pytest.mark.parametrize(("misses", "accuses"), [(0.2, 0.2), (0.5, 0.5), (0.8, 0.9)])
-def test_with_a_noisy_check_the_computed_bound_holds(misses: float, accuses: float) -> None:
-    solver = simulated("solver", reviser=SimulatedReviser(mends=0.5, harms=0.5))
-    check = simulated("check", verifier=SimulatedVerifier(misses=misses, accuses=accuses))
+@pytest.mark.parametrize(
+    ("misses", "accuses", "unsure", "harms", "mends"),
+    [
+        (0.2, 0.2, 0.0, 0.5, 0.5),
+        (0.5, 0.5, 0.0, 0.5, 0.5),
+        (0.8, 0.9, 0.0, 0.5, 0.5),
+        (0.3, 0.9, 0.0, 0.1, 0.0),  # what went wrong stays wrong: later revisions are wrong more often than harmed
+        (0.3, 0.0, 0.5, 0.5, 0.5),  # what nobody can tell of is revised too
+    ],
+)
+def test_with_a_noisy_check_the_computed_bound_holds(
+    misses: float, accuses: float, unsure: float, harms: float, mends: float
+) -> None:
+    solver = simulated("solver", reviser=SimulatedReviser(mends=mends, harms=harms))
+    check = simulated("check", verifier=SimulatedVerifier(misses=misses, accuses=accuses, unsure=unsure))
     ask, trials = refine(solver, check=check, rounds=3, patience=3), 500
 
     async def measure() -> int:
@@ -80,7 +91,9 @@ def test_with_a_noisy_check_the_computed_bound_holds(misses: float, accuses: flo
         return worse
 
     worse = asyncio.run(measure())
-    bound = refine_bound(accuses=accuses, misses=misses, rounds=3, accuracy=0.6, harms=0.5)
+    shares = {"accuses": accuses, "misses": misses, "unsure": unsure}
+    bound = refine_bound(rounds=3, accuracy=0.6, harms=harms, mends=mends, **shares)
+    assert bound <= refine_bound(rounds=3, **shares)
     assert worse / trials <= bound + 3 * math.sqrt(bound * (1 - bound) / trials)
     assert worse > 0
 
@@ -88,10 +101,17 @@ def test_with_a_noisy_check_the_computed_bound_holds(misses: float, accuses: flo
 def test_the_bound() -> None:
     assert refine_bound(accuses=0.5, misses=0.0, rounds=9) == 0.0
     assert refine_bound(accuses=0.0, misses=1.0, rounds=9) == 0.0
-    assert refine_bound(accuses=0.2, misses=0.1, rounds=3, accuracy=0.5, harms=0.5) == pytest.approx(0.015)
+    half = {"accuracy": 0.5, "harms": 0.5}
+    assert refine_bound(accuses=0.2, misses=0.1, rounds=3, mends=0.5, **half) == pytest.approx(0.015)
+    assert refine_bound(accuses=0.2, misses=0.1, rounds=3, **half) == pytest.approx(0.025)
+    assert refine_bound(accuses=0.2, misses=0.1, rounds=1, unsure=0.5, **half) == pytest.approx(0.5 * 0.6 * 0.025)
     assert refine_bound(accuses=0.5, misses=1.0, rounds=9) == 0.5
-    for name in ("accuses", "misses", "accuracy", "harms"):
-        for share in (-0.1, 1.1, math.nan):
+    assert refine_bound(accuses=0.5, misses=1.0, rounds=0) == 0.0
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ConfigurationError, match="rounds"):
+            refine_bound(accuses=0.1, misses=0.1, rounds=wrong)  # type: ignore[arg-type]
+    for name in ("accuses", "misses", "accuracy", "harms", "mends", "unsure"):
+        for share in (-0.1, 1.1, math.nan, "half"):
             with pytest.raises(ConfigurationError, match=name):
                 refine_bound(**{"accuses": 0.1, "misses": 0.1, "rounds": 3, name: share})  # type: ignore[arg-type]
 
@@ -135,6 +155,13 @@ def test_what_cannot_be_told_takes_a_failed_one_s_place_only_where_failed_is_wro
     assert solution.value == value
     assert solution.verdict is not None
     assert solution.verdict.status == ("unknown" if complete else "failed")
+
+
+def test_an_answer_that_nobody_can_tell_of_is_not_called_wrong() -> None:
+    said = Said(1, 2)
+    refine(said, check=lambda _: Verdict.unknown(), rounds=1).solve_sync("?", output_type=int)
+    (revision,) = said.asked[1].revisions
+    assert revision.objection == "nobody could tell whether it is right"
 
 
 def test_it_ends_where_the_same_answer_comes_again_and_where_nothing_gets_better() -> None:
