@@ -248,17 +248,17 @@ class GraphLoop:
         course = _Course(plan, calls)
         for index, call in enumerate(calls):
             if call.id in contents:
-                course.settle(index, contents[call.id][2])
+                answer = contents[call.id][2]
+                answer.pop("handle", None)  # where it is given again it has another
+                course.settle(index, answer)
         for index in course.values:
             step, call = plan.steps[index], calls[index]
             number, text, answer = contents[call.id]
             if step.id:
                 run.step_handles[step.id] = handle_of(number, text)
             with contextlib.suppress(*_UNFIT):
-                done[_key(step, self._checked(run, step, call, "", self._arguments(run, step, course)))] = (
-                    answer,
-                    call.id,
-                )
+                checked = self._checked(run, step, call, "", self._arguments(run, step, course))
+                done[_key(step, checked)] = answer, call.id
         return course
 
     @staticmethod

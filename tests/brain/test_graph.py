@@ -34,7 +34,9 @@ from brain import (
     TurnLimit,
     tool,
 )
+from brain.handles import handle_of
 from brain.testing import ScriptedModel, call, failpoints
+from specialists import strict_json
 from tests.running import GUARD, add, carried, contents
 
 MADE: list[str] = []
@@ -423,6 +425,9 @@ class TestApprovals:
         MADE.clear()
         result = await brain(third, output_type=int).run(history=history, approvals={caught.value.pending[0].id: False})
         assert (result.output, MADE) == (4 + 1 + 4 + 1, ["total"])
+        for number, said in enumerate((m for m in result.messages if m["role"] == "tool"), 1):
+            answer = strict_json.loads(said["content"])  # which allows no key twice
+            assert "value" not in answer or answer["handle"] == handle_of(number, said["content"])
 
     async def test_a_new_request_may_be_to_do_it_again(self) -> None:
         with pytest.raises(ApprovalRequired) as caught:
