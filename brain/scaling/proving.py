@@ -15,7 +15,7 @@ from typing import Any
 from specialists import Cost, Verdict
 
 from ..asking import Asker, Query, Solution
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import BudgetExceeded, ConfigurationError, EndpointUnavailable, RateLimited
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
 from .guarding import guarded
@@ -43,8 +43,9 @@ def prove(
     Solutions are asked for one after the other, and each is checked ``m`` times at once. A negative verdict gets a
     second look; where the reviewer says that it does not stand, it counts as passed. A check that could not tell is no
     agreement. The first solution with which all agree is the answer; the same answer is not checked a second time, so
-    that trying often enough does not get it through. Where none of ``n`` is agreed on there is no answer, and the
-    report has them all.
+    that trying often enough does not get it through. Only a check whose request an endpoint did not take (a rate limit,
+    a server error) is made up for when that answer is given again: of each check there is one verdict at most. Where
+    none of ``n`` is agreed on there is no answer, and the report has them all.
 
     Args:
         asker: Who solves: anything that :func:`brain.scaling.asker` takes.
@@ -139,7 +140,8 @@ class ProvenCheck:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """One solution, as JSON, and its checks; none where it is the same as an earlier one (``same_as``, its place)."""
+    """One solution, as JSON, and its checks. Where it is the same as an earlier one (``same_as``, its place), only
+    those of which the request failed then."""
 
     value: Any
     checks: tuple[ProvenCheck, ...] = ()
@@ -235,13 +237,27 @@ class Prove(Asker):
 
 
 @dataclass
+class _Held:
+    """What is known of one answer, however often it is given. ``first``: its place; ``open``: checks to be made."""
+
+    first: int
+    open: set[int]
+    checks: dict[int, ProvenCheck] = field(default_factory=dict)
+
+    @property
+    def objected(self) -> bool:
+        """Whether some check that is made does not agree."""
+        return any(place not in self.open and not check.agrees for place, check in self.checks.items())
+
+
+@dataclass
 class _Course:
     """One question being solved and checked."""
 
     prove: Prove
     query: Query
     proofs: list[Proof] = field(default_factory=list)
-    seen: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, _Held] = field(default_factory=dict)
     stopped: str | None = None
     failure: Exception | None = None
 
@@ -257,61 +273,80 @@ class _Course:
                 self.proofs.append(Proof(None, problem=redact(solution.reason or "no answer")[:500]))
                 continue
             plain = self.query.answer.plain(solution.value)
-            before = self.known(solution.value)
-            if before is not None:
-                self.proofs.append(Proof(plain, same_as=before))
-                continue
-            checks = await self.checks(number, solution.value)
-            agreed = all(check.agrees for check in checks)
-            self.proofs.append(Proof(plain, checks, agreed))
+            held = self.held(solution.value)
+            new = await self.checks(number, solution.value, held)
+            agreed = all(check.agrees for check in held.checks.values())
+            first = held.first == len(self.proofs)
+            self.proofs.append(Proof(plain, new, agreed, None if first else held.first))
             if agreed:
-                verdict = Verdict.passed("its check agrees" if len(checks) == 1 else f"all {len(checks)} checks agree")
+                count = len(held.checks)
+                verdict = Verdict.passed("its check agrees" if count == 1 else f"all {count} checks agree")
                 return replace(solution, verdict=verdict, failure=None)
-        tried = sum(bool(each.checks) for each in self.proofs)
-        reason = self.stopped or (
-            f"none of {tried} different solutions is agreed on" if tried else "no solution came: " + self.why()
-        )
-        return Solution(None, reason, failure=self.failure)
+        return Solution(None, self.stopped or self.reason(), failure=self.failure)
+
+    def reason(self) -> str:
+        tried = sum(bool(each.checks) and each.same_as is None for each in self.proofs)
+        if not tried:
+            return "no solution came: " + self.why()
+        open_ = sum(len(held.open) for held in self.seen.values())
+        more = f"; the requests of {open_} checks failed" if open_ else ""
+        return f"none of {tried} different solutions is agreed on{more}"
 
     def why(self) -> str:
         return next((each.problem for each in reversed(self.proofs) if each.problem), "nothing was answered")
 
-    async def checks(self, number: int, value: Any) -> tuple[ProvenCheck, ...]:
+    async def checks(self, number: int, value: Any, held: _Held) -> tuple[ProvenCheck, ...]:
+        """The checks of ``value`` that have no verdict yet."""
+        if held.objected:
+            return ()  # nothing that could still be said would get it through
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self.check(number, place, value)) for place in range(1, self.prove._m + 1)]
+                tasks = [group.create_task(self.check(number, place, value, held)) for place in sorted(held.open)]
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from None
         return tuple(task.result() for task in tasks)
 
-    async def check(self, number: int, place: int, value: Any) -> ProvenCheck:
+    async def check(self, number: int, place: int, value: Any, held: _Held) -> ProvenCheck:
         # Samples of the same check: each has a seed and a place of its own.
         query = self.query.sample(MOST_SOLUTIONS + number * MOST_CHECKS + place)
-        verdict, asked = await verified(self.prove._verifier, query, value, "check")
-        if asked is not None:
-            self.heard(asked)
-        if verdict.status != "failed" or self.prove._reviewer is None:
-            return ProvenCheck(verdict)
-        stands, review = await reviewed(self.prove._reviewer, query, value, verdict, "second check")
-        self.heard(review)
-        return ProvenCheck(verdict, stands)
+        done = held.checks.get(place)
+        if done is None or done.verdict.status != "failed":
+            verdict, asked = await verified(self.prove._verifier, query, value, "check")
+            done = held.checks[place] = ProvenCheck(verdict)
+            if asked is not None:
+                self.heard(asked)
+                if _not_taken(asked):
+                    return done
+        if done.verdict.status == "failed" and self.prove._reviewer is not None:
+            if self.stopped is not None or self.query.remaining() == 0:
+                return done  # a budget is used up, or the time: nobody is asked any more, and the verdict stands
+            stands, review = await reviewed(self.prove._reviewer, query, value, done.verdict, "second check")
+            self.heard(review)
+            done = held.checks[place] = ProvenCheck(done.verdict, stands)
+            if stands is None and _not_taken(review):
+                return done
+        held.open.discard(place)
+        return done
 
-    def known(self, value: Any) -> int | None:
-        """The place of an earlier solution that is the same; else it is known from now on."""
+    def held(self, value: Any) -> _Held:
+        """What is known of this answer: of the earlier one that is the same, else nothing yet."""
+        new = _Held(len(self.proofs), set(range(1, self.prove._m + 1)))
         try:
-            form = canonical_form(value, self.prove._canonical)
+            return self.seen.setdefault(canonical_form(value, self.prove._canonical), new)
         except NoCanonicalForm:
-            return None  # what cannot be compared is checked like any other
-        if form in self.seen:
-            return self.seen[form]
-        self.seen[form] = len(self.proofs)
-        return None
+            return self.seen.setdefault(f"solution {new.first}", new)  # what cannot be compared is like no other
 
     def heard(self, solution: Solution[Any]) -> None:
         if solution.failure is not None:
             self.failure = solution.failure
         if isinstance(solution.failure, BudgetExceeded):
             self.stopped = str(solution.failure)
+
+
+def _not_taken(solution: Solution[Any]) -> bool:
+    """Whether an endpoint did not take the request, whatever was asked: that says nothing of the answer. A refusal, an
+    answer of another form or one that took too long may well be about it, and are doubts."""
+    return isinstance(solution.failure, RateLimited | EndpointUnavailable)
 
 
 def _most(asker: CheckedBy | None) -> int | None:

@@ -336,7 +336,11 @@ class _Question:
             and not (why_not is None and each in vetoed)
         ]
         if not left:
-            reason = f"no sample is left: {len(vetoed)} of {len(self.samples)} have a step that fails"
+            dropped = vetoed if why_not is None else ()
+            said = f"{len(dropped)} of {len(self.samples)} have a step that fails" if dropped else ""
+            second = sum(each.second is not None and each.second.status == "failed" for each in self.samples)
+            refused = f"the second check fails {second} of {len(self.samples)}" if second else ""
+            reason = "no sample is left: " + " and ".join(each for each in (said, refused) if each)
             return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=reason)
         return self.vote(left, vetoed, why_not)
 
@@ -354,16 +358,21 @@ class _Question:
             raise several.exceptions[0] from None
 
     def vote(self, left: Sequence[_Sample], vetoed: Sequence[_Sample], why_not: str | None) -> Solution[Any]:
-        """The answer that most of those that are left give, the first among equals."""
+        """The answer that most of those that are left give, the first among equals. What cannot be compared has no
+        ballot."""
         groups: dict[str, list[_Sample]] = {}
+        problem: NoCanonicalForm | None = None
         for each in left:
             try:
                 form = canonical_form(each.solution.value, self.checker._canonical)
             except NoCanonicalForm as error:
-                said = f"the answers cannot be compared: {error}; give check_steps(canonical=...)"
-                self.failure = ConfigurationError(said)
-                return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=said)
+                problem = error
+                continue
             groups.setdefault(form, []).append(each)
+        if not groups:
+            said = f"the answers cannot be compared: {redact(str(problem))}; give check_steps(canonical=...)"
+            self.failure = ConfigurationError(said)
+            return self.solution(None, 0, vetoed, followed=why_not is None, why_not=why_not, reason=said)
         chosen = max(groups.values(), key=len)  # of equals the first
         return self.solution(chosen[0], len(chosen), vetoed, followed=why_not is None, why_not=why_not)
 

@@ -8,11 +8,22 @@ from typing import Any
 
 import pytest
 
-from brain import Budget, ConfigurationError, LedgerError, OpenAIModel, Price
+from brain import (
+    Budget,
+    BudgetExceeded,
+    ConfigurationError,
+    EndpointUnavailable,
+    LedgerError,
+    ModelTimeout,
+    OpenAIModel,
+    Price,
+    RateLimited,
+    RequestRejected,
+)
 from brain.asking import Asker, Query, Solution
 from brain.scaling import asker, prove
 from brain.testing import FakeEndpoint, Fault, SimulatedModel, SimulatedReviewer, SimulatedVerifier
-from specialists import Verdict
+from specialists import InvalidAnswer, Verdict
 
 PRICE = Price("0.40", "1.60")
 
@@ -120,6 +131,73 @@ def test_the_same_solution_is_not_checked_twice() -> None:
     assert solution.value == "c"
     assert [told["answer"] for told in verifier.told] == ["a", "b", "c"]
     assert [proof.same_as for proof in solution.report.solutions] == [None, 0, None, None]
+
+
+class Failing(Checks):
+    """Checks, except that the endpoint does not take the requests with these numbers."""
+
+    def __init__(self, says: Any, failing: set[int], error: Exception, name: str = "checks") -> None:
+        super().__init__(says, name)
+        self._failing, self._error, self.requests = failing, error, 0
+
+    async def ask(self, query: Query) -> Solution[Any]:
+        self.requests += 1
+        if self.requests in self._failing:
+            return Solution(None, str(self._error), failure=self._error, source=self.name, tab=query.tab)
+        return await super().ask(query)
+
+
+@pytest.mark.parametrize("error", [EndpointUnavailable("503"), RateLimited("429")])
+def test_a_check_whose_request_failed_is_made_up_for_when_the_answer_comes_again(error: Exception) -> None:
+    verifier = Failing(lambda _: "passed", {2}, error)
+    solution = prove(Said(1, 1, 1), verifier, n=3, m=3).solve_sync("which?", output_type=int)
+    assert solution.value == 1
+    assert solution.failure is None
+    assert solution.verdict == Verdict.passed("all 3 checks agree")
+    assert verifier.requests == 4  # of the check that failed one more, of the others none
+    assert [len(proof.checks) for proof in solution.report.solutions] == [3, 1]
+    assert [proof.same_as for proof in solution.report.solutions] == [None, 0]
+    assert len(set(verifier.places)) == 3
+
+
+def test_an_objection_is_not_asked_for_again_and_only_its_second_look_is_made_up_for() -> None:
+    verifier = Checks(lambda _: {"verdict": "failed", "reason": "hm"})
+    reviewer = Failing(lambda _: {"stands": False}, {1}, EndpointUnavailable("503"), "reviewer")
+    solution = prove(Said(1, 1), verifier, reviewer, n=2, m=1).solve_sync("which?", output_type=int)
+    assert solution.value == 1
+    assert (len(verifier.told), reviewer.requests) == (1, 2)
+    assert solution.report.overturned == 1
+
+
+def test_an_answer_with_a_standing_objection_gets_no_further_chance() -> None:
+    says = iter(["failed", "passed", "passed", "passed"])
+    verifier = Failing(lambda _: next(says), {2}, EndpointUnavailable("503"))
+    solution = prove(Said(1, 1, 1), verifier, n=3, m=2).solve_sync("which?", output_type=int)
+    assert not solution.answered
+    assert verifier.requests == 2
+    assert solution.reason == "none of 1 different solutions is agreed on; the requests of 1 checks failed"
+
+
+@pytest.mark.parametrize("error", [ModelTimeout("late"), RequestRejected("400"), InvalidAnswer("no verdict")])
+def test_a_failure_that_may_be_about_the_answer_is_a_doubt(error: Exception) -> None:
+    verifier = Failing(lambda _: "passed", {1}, error)
+    solution = prove(Said(1, 1, 1), verifier, n=3, m=1).solve_sync("which?", output_type=int)
+    assert not solution.answered
+    assert verifier.requests == 1
+
+
+def test_after_a_budget_ended_no_second_look_is_asked_for() -> None:
+    class Slowly(Checks):
+        async def ask(self, query: Query) -> Solution[Any]:
+            for _ in range(len(self.told) * 20):  # one after the other
+                await asyncio.sleep(0)
+            return await super().ask(query)
+
+    reviewer = Failing(lambda _: {"stands": False}, {1}, BudgetExceeded("no more", unit="usd"), "reviewer")
+    solution = prove(Said(1, 2), Slowly(lambda _: "failed"), reviewer, n=2, m=4).solve_sync("?", output_type=int)
+    assert reviewer.requests == 1
+    assert solution.stopped == solution.reason == "no more"
+    assert len(solution.report.solutions[0].checks) == 4
 
 
 def test_solutions_that_do_not_come_are_told_and_passed_over() -> None:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from brain import Budget, ConfigurationError, LedgerError, Price
 from brain.asking import Asker, Query, Solution
+from brain.keys import Secret
 from brain.scaling import StepAlarm, asker, check_steps
 from brain.scaling.step_checks import StepTrust
 from brain.testing import SimulatedModel, SimulatedVerifier, polish
@@ -250,10 +251,37 @@ def test_a_ledger_that_cannot_be_written_is_no_veto() -> None:
 
 
 def test_answers_that_cannot_be_compared_are_a_typed_error() -> None:
-    ask = check_steps(Said(float("nan"), 1.0), passes, cannot_tell, n=2)
+    ask = check_steps(Said(float("nan"), float("nan")), passes, cannot_tell, n=2)
     solution = ask.solve_sync("?", output_type=float)
     assert isinstance(solution.failure, ConfigurationError)
     assert "canonical" in str(solution.reason)
+    key = "sk-" + "c3D4" * 12
+    secret = Secret(key)
+
+    def tells(_: Any) -> Any:
+        raise RuntimeError(f"no access with {key}")
+
+    told = check_steps(Said(1, 2), passes, cannot_tell, n=2, canonical=tells).solve_sync("?", output_type=int)
+    assert isinstance(told.failure, ConfigurationError)
+    assert "no access" in str(told.reason)
+    assert key not in f"{told.reason} {told.failure}"
+    assert secret.reveal() == key
+
+
+def test_one_answer_that_cannot_be_compared_loses_only_itself() -> None:
+    ask = check_steps(Said(float("nan"), 1.0, 2.0, 2.0), passes, cannot_tell, n=4)
+    solution = ask.solve_sync("?", output_type=float)
+    assert solution.value == 2.0
+    assert solution.failure is None
+    assert (solution.report.answered, solution.report.votes) == (4, 2)
+
+
+def test_who_left_no_sample_is_named() -> None:
+    second = check_steps(Said(1, 2), passes, lambda _: False, n=2, sample=1.0).solve_sync("?", output_type=int)
+    assert second.reason == "no sample is left: the second check fails 2 of 2"
+    both = check_steps(Said(1, 2), lambda value: value == 1, lambda _: False, n=2, sample=1.0)
+    said = "no sample is left: 1 of 2 have a step that fails and the second check fails 1 of 2"
+    assert both.solve_sync("?", output_type=int).reason == said
 
 
 @pytest.mark.parametrize(
