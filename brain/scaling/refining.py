@@ -83,7 +83,7 @@ def refine_bound(
         accuracy: The share of answers of round 0 that are right.
         harms: The share of revisions of right answers that are wrong.
         mends: The share of revisions of wrong answers that are right.
-        unsure: The share of answers that the check cannot tell of (``unknown``); the two above are of the others.
+        unsure: The share of answers that it cannot tell of (``unknown``). ``accuses``, ``misses`` are of the others.
 
     ``accuracy``, ``harms`` and ``mends`` may be left out: the bound is then larger. The answer has to be right at first
     (``accuracy``), not be passed all the same (``u + (1 - u) * accuses``, ``u``: unsure), and in one of the rounds be

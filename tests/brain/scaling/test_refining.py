@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from brain import Brain, Budget, ConfigurationError, LedgerError, Price
+from brain import Brain, Budget, ConfigurationError, LedgerError, OpenAIModel, Price
 from brain.asking import Asker, Query, Solution
 from brain.scaling import refine, refine_bound
-from brain.testing import ScriptedModel, SimulatedModel, SimulatedReviser, SimulatedVerifier, call
+from brain.testing import FakeEndpoint, ScriptedModel, SimulatedModel, SimulatedReviser, SimulatedVerifier, call
 from specialists import Answer, Verdict, specialist
 
 PRICE = Price("0.40", "1.60")
@@ -225,6 +225,39 @@ def test_where_no_answer_comes_there_is_none_to_refine() -> None:
     assert solution.reason == "no"
     assert isinstance(solution.failure, ValueError)
     assert solution.report.ended == "there is no answer to refine"
+
+
+def test_over_http_the_bill_is_what_the_endpoint_counted() -> None:
+    model = simulated("model", verifier=SimulatedVerifier(), reviser=SimulatedReviser(mends=0.5, harms=0.5))
+    with FakeEndpoint(model, models=("small",)) as endpoint:
+        small = OpenAIModel("small", base_url=endpoint.base_url, api_key=endpoint.api_key, price=PRICE)
+        ask = refine(small, check=small, rounds=5, patience=5)
+        solved = [ask.solve_sync(str(number), output_type=int, seed=number) for number in range(8)]
+        assert sum(each.calls for each in solved) == len(endpoint.meter)
+    assert all(each.calls == 2 * len(each.report.rounds) <= ask.most_calls for each in solved)
+    assert any(each.report.revised for each in solved)
+    for number, each in enumerate(solved):
+        assert each.verdict is not None
+        assert (each.value == number) == (each.verdict.status == "passed")
+
+
+def test_who_is_cancelled_revises_no_more() -> None:
+    async def main() -> None:
+        begun, said = asyncio.Event(), Said(1, 2)
+
+        async def check(_: int) -> bool:
+            begun.set()
+            await asyncio.Event().wait()
+            return False
+
+        task = asyncio.create_task(refine(said, check=check).solve("?", output_type=int))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(said.asked) == 1
+
+    asyncio.run(main())
 
 
 def test_a_ledger_that_cannot_be_written_is_no_plateau() -> None:
