@@ -11,10 +11,10 @@ from specialists import Verdict
 from specialists.verifiers import run_verifier
 
 from ..asking import GRACE, Asker, Query, Solution
-from ..errors import JournalError, LedgerError, ModelTimeout
+from ..errors import AuthenticationFailed, BudgetExceeded, JournalError, LedgerError, ModelTimeout
 from ..keys import redact
 
-__all__ = ["asks_of", "checked", "guarded"]
+__all__ = ["asks_of", "checked", "cut_short", "guarded"]
 
 MOST_REASON = 2000
 """Characters that are kept of why."""
@@ -60,6 +60,17 @@ async def checked(check: Callable[[Any], Awaitable[Verdict] | Verdict | bool], v
         return Verdict.unknown("the check had not ended at the deadline")
     # What an application's check says goes into reports, and back to models.
     return verdict if verdict.reason is None else Verdict(verdict.status, redact(str(verdict.reason))[:MOST_REASON])
+
+
+def cut_short(query: Query, solution: Solution[Any] | None = None, *, same: bool = False) -> str | None:
+    """Why a strategy asks no more after ``solution`` (``None``: after something that was not ended in time); ``None``:
+    nothing speaks against it. ``same``: whoever is asked next is the one who gave this."""
+    if solution is not None and isinstance(solution.failure, BudgetExceeded):
+        return redact(str(solution.failure))[:MOST_REASON]
+    if solution is not None and same and isinstance(solution.failure, AuthenticationFailed):
+        return redact(f"nothing else would be answered: {solution.failure}")[:MOST_REASON]
+    missing = solution is None or not solution.answered
+    return "the deadline passed" if missing and query.remaining() == 0 else None
 
 
 def asks_of(asker: Any) -> int:

@@ -21,10 +21,10 @@ from pydantic import BaseModel, model_validator
 from specialists import Cost
 
 from ..asking import Asker, Query, Solution, typed
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import asks_of, guarded
+from .guarding import asks_of, cut_short, guarded
 from .showing import short, written
 from .sources import asker as as_asker
 
@@ -86,6 +86,8 @@ def judge(
         raise ConfigurationError(f"n is a number of answers from 2 to {MOST}, not {n!r}")
     if on_tie not in ("abstain", "first"):
         raise ConfigurationError(f"on_tie is 'abstain' or 'first', not {on_tie!r}")
+    if canonical is not None and not callable(canonical):
+        raise ConfigurationError(f"canonical is a function, not {canonical!r}")
     return Judge(as_asker(asker), as_asker(by), n, canonical, on_tie)
 
 
@@ -247,8 +249,8 @@ class _Choice:
         """Compare a candidate with those that stand; who stands then."""
         left = list(standing)
         for other in standing:
-            if self.stopped is not None or self.query.remaining() == 0:
-                self.stopped = self.stopped or "the deadline passed"
+            self.stopped = self.stopped or cut_short(self.query)
+            if self.stopped is not None:
                 break
             pair = await self.compared(min(other, place), max(other, place))
             self.pairs.append(pair)
@@ -277,8 +279,8 @@ class _Choice:
                 )
             )
         forward, backward = await _all(self.judge._by, asked)
-        self.note(forward)
-        self.note(backward)
+        self.note(forward, judging=True)
+        self.note(backward, judging=True)
         problem = "; ".join(dict.fromkeys(each.reason for each in (forward, backward) if each.reason is not None))
         return JudgedPair(
             one, other, _said(forward, "one", "other"), _said(backward, "other", "one"), redact(problem)[:1000] or None
@@ -287,13 +289,10 @@ class _Choice:
     def problem(self, number: int, why: str | None) -> None:
         self.problems.append(f"answer {number}: {redact(str(why))[:1000]}")
 
-    def note(self, solution: Solution[Any]) -> None:
+    def note(self, solution: Solution[Any], *, judging: bool = False) -> None:
         if solution.failure is not None:
             self.failure = solution.failure
-            if isinstance(solution.failure, BudgetExceeded):
-                self.stopped = str(solution.failure)
-            elif self.stopped is None and self.query.remaining() == 0:
-                self.stopped = "the deadline passed"
+        self.stopped = self.stopped or cut_short(self.query, solution, same=judging)
 
     def solution(
         self, chosen: Solution[Any] | None, standing: Sequence[int], *, reason: str | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..asking import Asker, Query, Solution
 from ..errors import BudgetExceeded, ConfigurationError, EndpointUnavailable, RateLimited
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import guarded
+from .guarding import cut_short, guarded
 from .showing import short, written
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, reviewed, verified
@@ -65,6 +66,8 @@ def prove(
     reviewing: Asker | None = None
     if reviewer is not None:
         reviewing = as_asker(reviewer)
+    if canonical is not None and not callable(canonical):
+        raise ConfigurationError(f"canonical is a function, not {canonical!r}")
     return Prove(as_asker(asker), as_verifier(verifier), reviewing, n, m, canonical)
 
 
@@ -102,10 +105,11 @@ def prove_precision(
     """
     shares = {"accuracy": accuracy, "misses": misses, "accuses": accuses, "catches": catches, "overturns": overturns}
     for name, share in shares.items():
-        if not 0 <= share <= 1:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             raise ConfigurationError(f"{name} lies between 0 and 1, not {share!r}")
-    if m < 1 or n < 1:
-        raise ConfigurationError(f"there is at least one check and one solution, not {m!r} and {n!r}")
+    for name, number in (("m", m), ("n", n)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigurationError(f"{name} is a whole number from 1 up, not {number!r}")
     passes = (1 - accuses * (1 - catches)) ** m
     right = accuracy * passes
     refused = accuracy * (1 - passes)
@@ -222,14 +226,18 @@ class Prove(Asker):
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
-        tab = query.tab.branch(self.most_calls)
+        most = self.most_calls
+        tab = query.tab.branch(most)
         course = _Course(self, replace(query, tab=tab))
         solution = await course.run()
-        report = ProveReport(tuple(course.proofs), self.most_calls, tab.calls, tab.cost)
+        if isinstance(solution.failure, BudgetExceeded) and most is not None and len(tab.wire) >= most:
+            # What was declared for this proof is used up, and nothing of what whoever asks may still spend.
+            solution = replace(solution, failure=course.problem)
+        report = ProveReport(tuple(course.proofs), most, tab.calls, tab.cost)
         return replace(
             solution,
             source=self.name,
-            stopped=course.stopped,
+            stopped=course.stopped or solution.stopped,
             report=report,
             tab=query.tab,
             seconds=time.perf_counter() - start,
@@ -260,11 +268,12 @@ class _Course:
     seen: dict[str, _Held] = field(default_factory=dict)
     stopped: str | None = None
     failure: Exception | None = None
+    problem: Exception | None = None
+    """The latest failure that is no budget's."""
 
     async def run(self) -> Solution[Any]:
         for number in range(1, self.prove._n + 1):
-            if self.query.remaining() == 0:
-                self.stopped = self.stopped or "the deadline passed"
+            self.stopped = self.stopped or cut_short(self.query)
             if self.stopped is not None:
                 break
             solution = await guarded(self.prove._asker, self.query.sample(number))
@@ -317,11 +326,13 @@ class _Course:
                 self.heard(asked)
                 if _not_taken(asked):
                     return done
+            elif verdict.status == "unknown":
+                self.stopped = self.stopped or cut_short(self.query)
         if done.verdict.status == "failed" and self.prove._reviewer is not None:
             if self.stopped is not None or self.query.remaining() == 0:
                 return done  # a budget is used up, or the time: nobody is asked any more, and the verdict stands
             stands, review = await reviewed(self.prove._reviewer, query, value, done.verdict, "second check")
-            self.heard(review)
+            self.heard(review, same=False)  # what nobody objects to needs no second look
             done = held.checks[place] = ProvenCheck(done.verdict, stands)
             if stands is None and _not_taken(review):
                 return done
@@ -336,11 +347,12 @@ class _Course:
         except NoCanonicalForm:
             return self.seen.setdefault(f"solution {new.first}", new)  # what cannot be compared is like no other
 
-    def heard(self, solution: Solution[Any]) -> None:
+    def heard(self, solution: Solution[Any], *, same: bool = True) -> None:
         if solution.failure is not None:
             self.failure = solution.failure
-        if isinstance(solution.failure, BudgetExceeded):
-            self.stopped = str(solution.failure)
+            if not isinstance(solution.failure, BudgetExceeded):
+                self.problem = solution.failure
+        self.stopped = self.stopped or cut_short(self.query, solution, same=same)
 
 
 def _not_taken(solution: Solution[Any]) -> bool:
@@ -350,8 +362,15 @@ def _not_taken(solution: Solution[Any]) -> bool:
 
 
 def _most(asker: CheckedBy | None) -> int | None:
-    """What one ask sends at most; ``None``: it does not say."""
+    """What one ask sends at most; ``None``: it does not say, or it is made of somebody who does not."""
     if not isinstance(asker, Asker):
         return 0
+    parts = [part for held in getattr(asker, "__dict__", {}).values() for part in _several(held)]
+    if any(isinstance(part, Asker) and part is not asker and _most(part) is None for part in parts):
+        return None
     said = getattr(asker, "most_calls", None)
     return said if isinstance(said, int) and not isinstance(said, bool) else None
+
+
+def _several(held: Any) -> Iterable[Any]:
+    return held if isinstance(held, list | tuple) else (held,)

@@ -18,9 +18,9 @@ from typing import Any, Literal
 from specialists import Cost, Verdict
 
 from ..asking import Asker, Query, Revision, Solution
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import ConfigurationError
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import asks_of, guarded
+from .guarding import asks_of, cut_short, guarded
 from .showing import short, written
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
@@ -59,9 +59,11 @@ def refine(
     for name, number, most in (("rounds", rounds, MOST_ROUNDS), ("patience", patience, MOST_ROUNDS)):
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
             raise ConfigurationError(f"{name} is a whole number from 1 to {most}, not {number!r}")
-    return Refine(
-        as_asker(asker), None if check is None else as_verifier(check), rounds, bool(complete), patience, canonical
-    )
+    if not isinstance(complete, bool):
+        raise ConfigurationError(f"complete is True or False, not {complete!r}")
+    if canonical is not None and not callable(canonical):
+        raise ConfigurationError(f"canonical is a function, not {canonical!r}")
+    return Refine(as_asker(asker), None if check is None else as_verifier(check), rounds, complete, patience, canonical)
 
 
 def refine_bound(
@@ -154,7 +156,8 @@ class RefineReport:
         }
 
     def __str__(self) -> str:
-        lines = [f"{len(self.rounds)} rounds, {short(self.ended, 160)}; {self.calls} calls, {self.cost}"]
+        many = f"{len(self.rounds)} round{'' if len(self.rounds) == 1 else 's'}"
+        lines = [f"{many}, {short(self.ended, 160)}; {self.calls} calls, {self.cost}"]
         for each in self.rounds:
             mark = "*" if each.kept else " "
             lines.append(f"{mark} {each.number}: {each.verdict or 'not checked'} {short(each.value)}")
@@ -217,6 +220,7 @@ class _Course:
     async def run(self) -> Solution[Any]:
         refine, query = self.refine, self.query
         best = await guarded(refine._asker, query.part("round 0"))
+        self.ends_with(best)
         if not best.answered:
             self.ended = "there is no answer to refine"
             return best
@@ -256,7 +260,9 @@ class _Course:
                 self.ended = f"{idle} revisions brought nothing better"
                 break
         if verdict.status == "passed":
-            self.ended = "the check passed it"
+            self.ended, self.stopped = "the check passed it", None
+        elif self.stopped is not None:
+            self.ended = self.stopped
         return replace(best, verdict=verdict)
 
     async def verdict(self, value: Any, number: int) -> Verdict:
@@ -264,6 +270,8 @@ class _Course:
         verdict, asked = await verified(self.check, self.query, value, f"check {number}")
         if asked is not None:
             self.ends_with(asked)
+        elif verdict.status == "unknown":
+            self.stopped = self.stopped or cut_short(self.query)
         return verdict
 
     def note(self, solution: Solution[Any], verdict: Verdict, number: int, *, kept: bool) -> None:
@@ -283,15 +291,12 @@ class _Course:
         return False
 
     def over(self) -> bool:
-        if self.stopped is None and self.query.remaining() == 0:
-            self.stopped = "the deadline passed"
-        if self.stopped is not None:
-            self.ended = self.stopped
+        """Whether no more may be asked."""
+        self.stopped = self.stopped or cut_short(self.query)
         return self.stopped is not None
 
     def ends_with(self, solution: Solution[Any]) -> None:
-        if isinstance(solution.failure, BudgetExceeded):
-            self.stopped = str(solution.failure)
+        self.stopped = self.stopped or cut_short(self.query, solution, same=True)
 
 
 def _objection(value: Any, verdict: Verdict) -> Revision:

@@ -28,10 +28,10 @@ from specialists import Cost, Verdict
 from specialists.statistics import ShiftMartingale
 
 from ..asking import Asker, Query, Solution, ask_all
-from ..errors import BudgetExceeded, ConfigurationError
+from ..errors import ConfigurationError
 from ..keys import redact
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import asks_of, checked, guarded
+from .guarding import asks_of, checked, cut_short, guarded
 from .showing import short
 from .sources import asker as as_asker
 from .verifying import CheckedBy, as_verifier, verified
@@ -94,12 +94,16 @@ def check_steps(
         number = isinstance(share, int | float) and not isinstance(share, bool)
         if not number or not (0 <= share <= 1 if zero or name == "sample" else 0 < share < 1):
             raise ConfigurationError(f"{name} is a share between 0 and 1, not {share!r}")
-    if steps is hidden:
+    if steps is hidden or (type(steps) is type(hidden) and _equal(steps, hidden)):
         raise ConfigurationError(
             "hidden is the check of the steps itself, which always agrees with itself; give another"
         )
     if on_alarm is not None and not callable(on_alarm):
         raise ConfigurationError(f"on_alarm is a function, not {on_alarm!r}")
+    if inspect.iscoroutinefunction(on_alarm):
+        raise ConfigurationError(f"on_alarm is called and not awaited, so it is no async function such as {on_alarm!r}")
+    if canonical is not None and not callable(canonical):
+        raise ConfigurationError(f"canonical is a function, not {canonical!r}")
     return StepChecker(
         as_asker(asker),
         as_verifier(steps),
@@ -383,8 +387,8 @@ class _Question:
         if at_least_one and not drawn and passed:
             drawn = [min(passed, key=self.chance)]
         for sample in drawn:
-            if self.stopped is not None or self.query.remaining() == 0:
-                self.stopped = self.stopped or "the deadline passed"
+            self.stopped = self.stopped or cut_short(self.query)
+            if self.stopped is not None:
                 break
             sample.second = await self.looked_at(self.checker._hidden, sample, "second check")
         told = [each.second.status for each in drawn if each.second is not None and each.second.status != "unknown"]
@@ -398,8 +402,12 @@ class _Question:
 
     async def looked_at(self, by: CheckedBy, sample: _Sample, name: str) -> Verdict:
         if not isinstance(by, Asker):
-            return await checked(lambda value: _over_steps(by, value), sample.solution.value, self.query)
-        if self.stopped is not None or self.query.remaining() == 0:
+            verdict = await checked(lambda value: _over_steps(by, value), sample.solution.value, self.query)
+            if verdict.status == "unknown":
+                self.stopped = self.stopped or cut_short(self.query)
+            return verdict
+        self.stopped = self.stopped or cut_short(self.query)
+        if self.stopped is not None:
             return Verdict.unknown("it was not asked: nothing is left for it")
         verdict, asked = await verified(by, sample.query, sample.solution.value, name)
         if asked is not None:
@@ -409,8 +417,7 @@ class _Question:
     def heard(self, solution: Solution[Any]) -> None:
         if solution.failure is not None:
             self.failure = solution.failure
-        if isinstance(solution.failure, BudgetExceeded):
-            self.stopped = str(solution.failure)
+        self.stopped = self.stopped or cut_short(self.query, solution)
 
     def solution(
         self,
@@ -438,7 +445,8 @@ class _Question:
         )
         if chosen is None:
             return Solution(None, reason, failure=self.failure, stopped=self.stopped, report=report)
-        return replace(chosen.solution, report=report, stopped=self.stopped, failure=None)
+        stopped = self.stopped or chosen.solution.stopped
+        return replace(chosen.solution, report=report, stopped=stopped, failure=None)
 
 
 class _Guarded(Asker):
@@ -478,6 +486,14 @@ async def _over_steps(check: Callable[[Any], Any], value: Any) -> Verdict:
         elif said is not True:
             verdict = Verdict.unknown(f"the check returned {type(said).__name__}, neither a verdict nor a boolean")
     return verdict
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether they are the same: a bound method is another object each time."""
+    try:
+        return bool(one == other)
+    except Exception:  # the application's own
+        return False
 
 
 def _without_steps(value: Any) -> Any:
