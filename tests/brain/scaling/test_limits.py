@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from brain import AuthenticationFailed, Brain, Budget, ConfigurationError, OpenAIModel, Price
 from brain.asking import Asker, Query, Solution
 from brain.errors import EndpointUnavailable
-from brain.scaling import asker, check_steps, judge, prove, prove_precision, refine
+from brain.scaling import StepAlarm, asker, check_steps, judge, prove, prove_precision, refine
 from brain.testing import FakeEndpoint, Fault, ScriptedModel, SimulatedJudge, SimulatedModel, SimulatedVerifier
 
 PRICE = Price("0.40", "1.60")
@@ -159,7 +160,7 @@ def test_a_proof_that_used_up_its_own_maximum_does_not_end_what_it_is_part_of() 
         sends = OpenAIModel("fake", base_url=endpoint.base_url, api_key=endpoint.api_key, retries=2)
         inner = prove(sends, sends, n=1, m=2)
         cut = 0
-        for seed in range(12):
+        for seed in range(6):
             alone = inner.solve_sync("3", output_type=int, seed=seed)
             if alone.stopped is None:
                 continue
@@ -168,13 +169,13 @@ def test_a_proof_that_used_up_its_own_maximum_does_not_end_what_it_is_part_of() 
             assert not alone.answered
             assert "declared" in str(alone.reason)
             assert alone.failure is None or isinstance(alone.failure, EndpointUnavailable)
-        assert cut >= 3
+        assert cut >= 2
         judging = SimulatedModel(solve=knows, judge=SimulatedJudge(), name="judging")
-        outer = judge(inner, by=judging, n=4)
-        solved = [outer.solve_sync("3", output_type=int, seed=seed) for seed in range(6)]
-        assert any(0 < solution.report.missing < 4 for solution in solved)
+        outer = judge(inner, by=judging, n=3)
+        solved = [outer.solve_sync("3", output_type=int, seed=seed) for seed in range(4)]
+        assert any(0 < solution.report.missing < 3 for solution in solved)
         assert all(solution.stopped is None for solution in solved)
-        assert all(solution.value == 3 for solution in solved if solution.report.missing < 4)
+        assert all(solution.value == 3 for solution in solved if solution.report.missing < 3)
 
 
 def test_no_maximum_is_declared_around_somebody_who_does_not_say_what_he_sends() -> None:
@@ -234,3 +235,70 @@ def test_why_an_inner_strategy_was_stopped_is_not_lost() -> None:
         solution = ask.solve_sync("which?", output_type=int)
         assert solution.value == 1
         assert solution.stopped == "there is nothing to check by, so nothing was refined"
+
+
+def test_step_checks_that_are_cancelled_leave_nothing_running() -> None:
+    begun: list[int] = []
+    waiting = asyncio.Event()
+
+    async def waits(value: int) -> bool:
+        begun.append(value)
+        waiting.set()
+        await asyncio.Event().wait()
+        return True
+
+    async def cancelled(steps: Any, hidden: Any) -> None:
+        begun.clear()
+        waiting.clear()
+        ask = check_steps(Said(0, 1, 2), steps, hidden, n=2, sample=1.0)
+        task = asyncio.create_task(ask.solve("?", output_type=int))
+        await waiting.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert ask.trust.audits == (0, 0)  # what was not ended says nothing of the check
+
+    async def main() -> None:
+        await cancelled(waits, lambda _: None)
+        assert sorted(begun) == [1, 2]
+        await cancelled(lambda _: True, waits)
+        assert begun == [1]
+
+    asyncio.run(main())
+
+
+def test_one_checker_is_asked_from_many_threads() -> None:
+    alarms: list[StepAlarm] = []
+    ask = check_steps(
+        Said(0, 1, 1, 2), lambda _: True, lambda value: value != 2, n=3, sample=1.0, on_alarm=alarms.append
+    )
+
+    def work(number: int) -> list[Solution[Any]]:
+        return [ask.solve_sync(f"{number}/{each}", output_type=int) for each in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        solved = [each for several in pool.map(work, range(8)) for each in several]
+    assert [each.value for each in solved] == [1] * 80
+    assert ask.trust.samples == 240
+    assert ask.trust.audits == (
+        sum(each.report.audits for each in solved),
+        sum(each.report.disagreements for each in solved),
+    )
+    assert alarms == [ask.trust.alarm]
+
+
+def test_an_honest_check_is_seldom_accused() -> None:
+    """End to end: of what the first check passes the second fails 4 %, and 5 % were declared."""
+    model = SimulatedModel(solve=knows, accuracy=0.96, variety=10, keep_requests=False, seed=2)
+
+    async def alarmed(trial: int) -> bool:
+        wanted = [0]
+        ask = check_steps(model, lambda _: True, lambda value: value == wanted[0], n=4, sample=0.5)
+        for number in range(60):
+            wanted[0] = number
+            await ask.solve(str(number), output_type=int, seed=1000 * trial + number)
+        return ask.trust.alarm is not None
+
+    alarms = sum(asyncio.run(alarmed(trial)) for trial in range(20))
+    assert alarms <= 4  # 5 % of 20 is 1; more than 4 has a chance below 0.3 %
