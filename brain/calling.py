@@ -80,7 +80,7 @@ class Caller:
         answers: dict[str, dict[str, Any]] = {id: {"error": problem} for id, problem in problems.items()}
         try:
             if problems:
-                if run.repairs >= self._repairs:
+                if run.repairs - run.plan_repairs >= self._repairs:
                     raise InvalidToolCall("; ".join(problems.values()))
                 run.repairs += 1
             for checked in good:

@@ -168,12 +168,13 @@ class GraphLoop:
             if isinstance(plan, Plan):
                 return None  # no tool is needed
             run.messages.append(assistant_message(response))
-            if run.repairs >= REPAIRS:
+            if run.plan_repairs >= REPAIRS:
                 run.messages.append(
                     user_message(f"That plan {_REFUSED} either, and nothing was: {plan}. Go on without one.")
                 )
                 return None
             run.repairs += 1
+            run.plan_repairs += 1
             run.messages.append(user_message(f"That plan {_REFUSED}, and nothing was: {plan}. Plan again."))
 
     def _question(self, run: Run) -> list[EncodedMessage]:
@@ -186,13 +187,30 @@ class GraphLoop:
         """The checked plan of a response. Raises ``ValueError`` with all its problems."""
         plan = read_plan(response.text or "", run.step_handles)
         schemas = {**self._schemas, **{tool.name: tool for tool in (run.offer.tools if run.offer else ())}}
-        problems = plan_problems(plan, schemas, self._check) if self._planner is None else []
+        if self._planner is not None:
+            return plan
+        problems = plan_problems(plan, schemas, partial(self._check, run))
+        for place, step in enumerate(plan.steps):
+            try:
+                self._given(run, step)
+            except InvalidArguments as error:
+                problems.append(f"step {step.id or place + 1}: {error}")
         if problems:
-            raise ValueError(told(problems))
+            raise ValueError(told(list(dict.fromkeys(problems))))
         return plan
 
-    def _check(self, tool: str, arguments: Mapping[str, Any]) -> None:
-        self._dispatcher.check(ToolCall("", tool, json.dumps(arguments, ensure_ascii=False)))
+    def _check(self, run: Run, tool: str, arguments: Mapping[str, Any]) -> None:
+        text = json.dumps(arguments, ensure_ascii=False)
+        self._dispatcher.check(ToolCall("", tool, resolved(tool, text, run.value_by)))
+
+    def _given(self, run: Run, step: PlanStep) -> dict[str, Any]:
+        """The arguments that a step itself gives, with the values that handles in it stand for.
+
+        Raises ``specialists.InvalidArguments`` for a handle that nothing has.
+        """
+        text = json.dumps(dict(step.arguments), ensure_ascii=False)
+        given: dict[str, Any] = json.loads(resolved(step.tool, text, run.value_by))
+        return given
 
     def _as_calls(self, run: Run, response: ModelResponse) -> ModelResponse:
         """The response with the steps of its plan as calls, which is how a history and a journal know them.
@@ -382,8 +400,7 @@ class GraphLoop:
     def _arguments(self, run: Run, step: PlanStep, course: _Course) -> dict[str, Any]:
         """The arguments of a step, with the values that it refers to. Raises what is in ``_UNFIT``."""
         # Handles are a plan's to write: one within a value that is passed is text, whoever wrote it.
-        text = json.dumps(dict(step.arguments), ensure_ascii=False)
-        arguments: dict[str, Any] = json.loads(resolved(step.tool, text, run.value_by))
+        arguments = self._given(run, step)
         if self._planner is not None and not step.paths and step.tool in self._schemas:
             step = replace(step, arguments=arguments)
             return self._planner.fill(step, course.values, tuple(self._schemas.values()))

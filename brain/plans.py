@@ -141,7 +141,8 @@ def plan_problems(
     plan: Plan, tools: Mapping[str, ToolSchema], check: Callable[[str, Mapping[str, Any]], object]
 ) -> list[str]:
     """What speaks against running ``plan``: unknown tools, arguments missing, unknown or of another type, references
-    whose value cannot fit. ``check(tool, arguments)`` raises ``InvalidArguments`` for a call that is known whole."""
+    whose value cannot fit. ``check(tool, arguments)`` raises ``InvalidArguments`` for a call that is known whole, and
+    for one with a handle that nothing has."""
     problems: list[str] = []
     for place, step in enumerate(plan.steps):
         name = f"step {step.id or place + 1}"
@@ -152,7 +153,7 @@ def plan_problems(
             nearest = difflib.get_close_matches(step.tool, tools, 3) or list(tools)[:8]
             known = f"the nearest are {', '.join(nearest)}" if nearest else "there are none"
             problems.append(f"{name}: there is no tool {_short(step.tool)!r}; {known}")
-        elif not step.references and not _has_handle(step.arguments):
+        elif not step.references:
             try:
                 check(step.tool, step.arguments)
             except InvalidArguments as error:
@@ -194,7 +195,8 @@ def _read_step(
 ) -> PlanStep:
     id, tool, task = raw["id"], raw.get("tool"), raw.get("task")
     name = f"step {_short(id)}"
-    tool, task = tool or None, task or None  # many write an empty text for what there is not
+    # Many write an empty text for what there is not.
+    tool, task = (None if isinstance(each, str) and not each.strip() else each or None for each in (tool, task))
     if (tool is None) == (task is None) or not isinstance(tool or task, str):
         problems.append(f"{name} has a tool or a task, one of the two, as text")
         return PlanStep("", {}, id=id)

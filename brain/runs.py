@@ -103,6 +103,8 @@ class Run:
         self.within: dict[str, list[WireAttempt]] = {}
         """What left for endpoints for runs within calls, by the calls' ids."""
         self.repairs = 0
+        self.plan_repairs = 0
+        """Those of them that were of plans; the loop of turns has its own, where it goes on without a plan."""
         self.books: Books | None = None
         self.journal: Journal | None = None
         self.salt = arguments.run_id

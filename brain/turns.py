@@ -79,7 +79,7 @@ class TurnLoop:
             try:
                 return self.output_of(run, response)
             except InvalidAnswer as error:
-                if self.is_planner or run.repairs >= REPAIRS:
+                if self.is_planner or run.repairs - run.plan_repairs >= REPAIRS:
                     raise InvalidOutput(str(error)) from None
                 run.repairs += 1
                 problem = f"{str(error).rstrip('.')}. Answer again, in the form that was asked for."

@@ -248,6 +248,10 @@ class TestBadPlans:
             ({"steps": [{"id": "a"}]}, "a tool or a task, one of the two"),
             ({"steps": ["a"]}, "has no id"),
             ("no plan at all", "no JSON"),
+            ({"steps": [{"id": "a", "task": "  "}]}, "a tool or a task, one of the two"),
+            (plan(step("a", name="y"), step("b", name="@v9:abcd")), "no result has the handle @v9:abcd"),
+            (plan(step("a", name="y"), step("b", "total", numbers="$a.rows", extra="@v1:ffff")), "handle @v1:ffff"),
+            (plan({"id": "w", "task": "Say it", "arguments": {"it": "@v9:abcd"}}), "no result has the handle @v9:abcd"),
         ],
     )
     async def test_are_refused_before_anything_runs_then_mended(self, wrong: Any, said: str) -> None:
@@ -257,6 +261,23 @@ class TestBadPlans:
         assert said in problem
         assert MADE == ["x"]
         assert result.repairs == 1
+
+    async def test_a_handle_whose_value_does_not_fit_is_told_before_anything_runs(self) -> None:
+        def second(request: ModelRequest) -> Any:
+            handle = json.loads(request.messages[2]["content"])["handle"]
+            return plan(step("c", name="x"), step("d", "total", numbers=handle))
+
+        last = plan(step("c", name="x"), answer="c")
+        result = await brain(plan(step("a", name="four"), step("b", name="bad")), second, last).run("go")
+        told = next(m["content"] for m in result.messages if str(m["content"]).startswith("That plan cannot be run"))
+        assert "step d: total: numbers" in told
+        assert MADE == ["four", "bad", "x"]
+        assert result.repairs == 1
+
+    async def test_the_loop_of_turns_may_still_mend_its_own_calls(self) -> None:
+        bad = plan(step("a", "nothing"))
+        result = await brain(bad, bad, call("fetch"), call("fetch", name="x"), "done").run("go")
+        assert (result.output, MADE, result.repairs) == ("done", ["x"], 2)
 
     async def test_twice_bad_falls_back_to_the_loop_of_turns(self) -> None:
         bad = plan(step("a", "nothing"))

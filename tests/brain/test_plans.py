@@ -382,10 +382,12 @@ class TestChecking:
         assert said in found[0]
         assert len(found[0]) < 500
 
-    def test_an_argument_that_is_a_handle_is_checked_when_its_value_is_there(self) -> None:
+    def test_an_argument_that_is_a_handle_is_looked_up_or_checked_with_what_it_stands_beside(self) -> None:
         assert problems_of(step("a", "take", arguments={"count": "@v1:abcd", "wrong": "@v1:abcd"})) == [
-            "step a: take has no parameter 'wrong'"
+            "step a: take.wrong is not a parameter"
         ]
+        beside = step("b", "take", arguments={"count": "@v1:abcd", "bad": 1}, references={"things": "a"})
+        assert problems_of(step("a", "box"), beside)[-1] == "step b: take has no parameter 'bad'"
 
     def test_data_of_a_subtask_is_of_any_type(self) -> None:
         assert problems_of(step("a", "box"), {"id": "b", "task": "t", "references": {"it": "a.labels"}}) == []
