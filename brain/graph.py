@@ -371,6 +371,8 @@ class GraphLoop:
                     run.emit(StepReused(call.id, call.name))
                 return
             self._caller.count_repeat(run, checked)
+            if step.task is not None:  # it asks the model
+                self._turns.check_cost(run)
         except _UNFIT as error:
             course.settle(place, {"error": str(error)})
             return

@@ -98,6 +98,10 @@ class TurnLoop:
             raise run.timeout()
         if len(run.turns) >= self._turn_limit:
             raise TurnLimit(f"the run took {len(run.turns)} turns and has no answer; turn_limit is {self._turn_limit}")
+        self.check_cost(run)
+
+    def check_cost(self, run: Run) -> None:
+        """Raise :class:`CostLimit` where the run has spent what it may."""
         if self._cost_limit is None:
             return
         spent = run.usage().cost

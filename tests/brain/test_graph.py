@@ -20,11 +20,14 @@ from brain import (
     Budget,
     BudgetExceeded,
     ConfigurationError,
+    CostLimit,
     Ledger,
     MemorySessions,
     ModelRequest,
     ModelResponse,
+    OpenAIModel,
     PlanMade,
+    Price,
     RepeatLimit,
     RunTimeout,
     StepReused,
@@ -35,7 +38,7 @@ from brain import (
     tool,
 )
 from brain.handles import handle_of
-from brain.testing import ScriptedModel, call, failpoints
+from brain.testing import FakeEndpoint, ScriptedModel, call, failpoints
 from specialists import strict_json
 from tests.running import GUARD, add, carried, contents
 
@@ -573,6 +576,21 @@ class TestSubtasks:
         assert result.output == "It is an x."
         assert '"it": "x"' in model.requests[1].messages[-1]["content"]
         assert "add" in [row.name for row in result.usage.rows]
+
+    async def test_begin_only_while_the_run_may_spend(self) -> None:
+        made = plan(*({"id": f"w{n}", "task": f"Think {n}", "after": [f"w{n - 1}"] if n else []} for n in range(6)))
+        with FakeEndpoint(lambda body: made if "response_format" in body else "thought") as endpoint:
+            model = OpenAIModel("fake-model", base_url=endpoint.base_url, price=Price(input="1000", output="1000"))
+            async with Brain(model, tools=[fetch], planning="graph") as free:
+                first, each = (wire.cost.high for wire in (await free.run("go")).wire_attempts[:2])
+            endpoint.requests.clear()
+            assert each is not None
+            assert first is not None
+            async with Brain(model, tools=[fetch], planning="graph", cost_limit=first + 2 * each) as limited:
+                with pytest.raises(CostLimit) as caught:
+                    await limited.run("go")
+            assert len(endpoint.requests) == len(carried(caught.value).wire_attempts) == 3
+            assert [each.get("value") for each in contents(carried(caught.value))][:2] == ["thought", "thought"]
 
     async def test_spend_from_the_budgets_of_the_run(self) -> None:
         made = plan({"id": "w", "task": "Add up"}, answer="w")
