@@ -70,8 +70,7 @@ class Caller:
             problems = {call.id: "several calls had the same id; none was run" for call in calls}
         else:
             for place, call in enumerate(calls):
-                if self._dispatcher.knows(call.name) and run.offer is not None:
-                    run.offer.add(call.name)
+                self.offer(run, call.name)
                 try:
                     good.append(self.checked(run, call))
                 except InvalidArguments as error:
@@ -111,6 +110,11 @@ class Caller:
         await self._make(run, open_calls, good, steps, answers, approvals, lost=True)
         if run.arguments.prompt is not None:
             run.messages.append(user_message(run.arguments.prompt))
+
+    def offer(self, run: Run, name: str) -> None:
+        """Offer a tool that was called without having been offered. The loop's own come and go by what is shown."""
+        if run.offer is not None and name in self._dispatcher.schemas.names:
+            run.offer.add(name)
 
     def approvals(self, run: Run, open_calls: Sequence[ToolCall]) -> dict[str, bool]:
         """What persons decided of calls, checked. Raises :class:`ConfigurationError`."""

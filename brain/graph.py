@@ -380,8 +380,8 @@ class GraphLoop:
             course.problem = error
             course.settle(place, {"error": "the run was stopped before this call"})
             return
-        if run.offer is not None and step.task is None:
-            run.offer.add(call.name)
+        if step.task is None:
+            self._caller.offer(run, call.name)
         ready = self._caller.prepare(run, name, checked, decided, course.waiting, lost=lost)
         said = await self._caller.make(run, ready, name) if isinstance(ready, CheckedCall) else ready
         if isinstance(said, BrainError):

@@ -266,3 +266,28 @@ class TestInBothLoops:
         arrived, said = await handed_on(value, float, planning)
         assert arrived == []
         assert "valid number" in said["error"]
+
+
+@pytest.mark.parametrize("planning", ["turns", "graph"])
+async def test_a_value_may_be_read_by_a_model_that_was_not_offered_it(planning: Loop) -> None:
+    """With few of many tools offered, and nothing shown as a preview yet."""
+
+    def first(number: int) -> str:
+        """Give the first thing."""
+        return "abcdefgh" * number
+
+    def second() -> int:
+        """Give the second thing."""
+        return 2
+
+    made = {"steps": [{"id": "a", "tool": "first", "arguments": {"number": 1}}]}
+    begin = made if planning == "graph" else call("first", number=1)
+
+    def read(request: ModelRequest) -> Any:
+        return call("read_value", value=json.loads(request.messages[-1]["content"])["handle"], start=2, length=3)
+
+    model = ScriptedModel([begin, read, "done"])
+    tools = [Tool(first, effect="pure"), Tool(second, effect="pure")]
+    result = await Brain(model, tools=tools, tool_limit=1, planning=planning).run("Give the first thing")
+    assert result.output == "done"
+    assert contents(result)[-1]["value"] == "cde"
