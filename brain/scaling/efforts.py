@@ -22,7 +22,7 @@ from ..errors import AuthenticationFailed, BudgetExceeded, ConfigurationError
 from ..keys import redact
 from .effort_reports import EffortLevel, EffortReport, EffortTry
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import checked, guarded
+from .guarding import asks_of, checked, guarded
 from .labelled import Asked, Case, labelled_cases, one_purse
 from .sources import asker as as_asker
 
@@ -145,7 +145,7 @@ class Effort(Asker):
     @property
     def most_calls(self) -> int:
         """What it asks for one question at most, all below it included; retries on the wire are not counted."""
-        return len(self.levels) * int(getattr(self._asker, "most_calls", 1))
+        return len(self.levels) * asks_of(self._asker)
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()
@@ -298,7 +298,7 @@ class _Fixed(Asker):
 
     @property
     def most_calls(self) -> int:
-        return int(getattr(self._asker, "most_calls", 1))
+        return asks_of(self._asker)
 
     async def ask(self, query: Query) -> Solution[Any]:
         return await self._asker.ask(replace(query, effort=self._level))

@@ -30,7 +30,7 @@ from ..errors import (
 from ..keys import redact
 from .correlations import Agreement
 from .forms import Canonical, NoCanonicalForm, canonical_form
-from .guarding import checked, guarded
+from .guarding import asks_of, checked, guarded
 from .labelled import Case
 from .sources import asker as as_asker
 from .stopping import StopRule
@@ -116,7 +116,7 @@ class Vote(Asker):
     @property
     def most_calls(self) -> int:
         """What it asks for one question at most, all below it included; retries on the wire are not counted."""
-        return self.rule.most * int(getattr(self._asker, "most_calls", 1))
+        return self.rule.most * asks_of(self._asker)
 
     async def ask(self, query: Query) -> Solution[Any]:
         start = time.perf_counter()

@@ -18,15 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from brain import AuthenticationFailed, Budget, BudgetExceeded, ConfigurationError, Ledger, LedgerError, Price
+from brain import AuthenticationFailed, Brain, Budget, BudgetExceeded, ConfigurationError, Ledger, LedgerError, Price
 from brain.asking import Asker, Query, Solution
 from brain.keys import Secret
+from brain.scaling import effort, prove
 from brain.scaling.correlations import FEWEST, Agreement, Moments
 from brain.scaling.forms import NoCanonicalForm, canonical_form
 from brain.scaling.sources import asker as as_asker
 from brain.scaling.stopping import StopRule, fixed_error
 from brain.scaling.voting import Vote, VoteReport, vote
-from brain.testing import SimulatedModel
+from brain.testing import ScriptedModel, SimulatedModel
 from specialists import Verdict
 
 PRICE = Price("0.40", "1.60")
@@ -809,3 +810,10 @@ async def test_measuring_with_a_canonical_form() -> None:
     measure = await vote(as_asker(upper), 3, canonical=str.lower).measure({"abc": "ABC", "x": "y"})
     assert measure.accuracy == 0.5
     assert measure.single == 0.5
+
+
+def test_around_an_asker_that_does_not_say_what_it_sends_most_calls_is_still_a_number() -> None:
+    proof = prove(lambda question: question, verifier=Brain(ScriptedModel([])))
+    assert proof.most_calls is None
+    assert vote(proof, 3).most_calls == 3
+    assert effort(proof, ("low", "high")).most_calls == 2
