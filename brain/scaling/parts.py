@@ -4,7 +4,6 @@ comes of it. This module asks nobody.
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,10 +14,10 @@ from typing import Any, Literal, TypeAlias, get_args
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from specialists import Cost
-from specialists.ladder import jsonable
 
 from ..asking import typed
 from ..questions import TypedAnswer
+from .showing import short, written
 
 __all__ = ["SPLIT", "DecomposeReport", "Part", "PartType", "Split", "WantedPart", "answer_of", "in_order", "same_task"]
 
@@ -119,7 +118,7 @@ def in_order(split: Split, line: Sequence[str], fan_out: int) -> tuple[list[Want
     named = [part.model_copy(update={"id": part.id.strip() or str(n)}) for n, part in enumerate(parts, 1)]
     by_id: dict[str, WantedPart] = {}
     for part in named:
-        shown = _short(part.id)
+        shown = short(part.id, 40)
         if part.id in by_id:
             return [], f"two of its parts are called {shown}"
         if not part.task.strip():
@@ -132,12 +131,12 @@ def in_order(split: Split, line: Sequence[str], fan_out: int) -> tuple[list[Want
     for part in named:
         for need in part.needs:
             if need not in by_id:
-                return [], f"the part {_short(part.id)} needs {_short(need)}, which is none of the parts"
+                return [], f"the part {short(part.id, 40)} needs {short(need, 40)}, which is none of the parts"
     graph = TopologicalSorter({part.id: part.needs for part in named})
     try:
         return [by_id[each] for each in graph.static_order()], None
     except CycleError as error:
-        circle = ", ".join(_short(each) for each in error.args[1][:-1])
+        circle = ", ".join(short(each, 40) for each in error.args[1][:-1])
         return [], f"parts need each other in a circle: {circle}"
 
 
@@ -189,7 +188,7 @@ class Part:
             "task": self.task,
             "type": self.type,
             "needs": list(self.needs),
-            "value": _written(self.value),
+            "value": written(self.value),
             "reason": self.reason,
             "how": self.how,
             "problem": self.problem,
@@ -210,12 +209,10 @@ class Part:
                 yield ("   " if last else "│  ") + line
 
     def _line(self) -> str:
-        said = f"no answer: {_short(self.reason, 100)}" if self.reason is not None else _short(self.value, 60)
+        said = f"no answer: {short(self.reason, 100)}" if self.reason is not None else short(self.value, 60)
         wants = "" if self.type is None else f" ({self.type})"
-        note = f"; {_short(self.problem, 100)}" if self.problem is not None else ""
-        return (
-            f"{_short(self.id, 30)}: {_short(self.task, 60)}{wants} -> {said} [{self.calls} calls, {self.cost}{note}]"
-        )
+        note = f"; {short(self.problem, 100)}" if self.problem is not None else ""
+        return f"{short(self.id, 30)}: {short(self.task, 60)}{wants} -> {said} [{self.calls} calls, {self.cost}{note}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,29 +266,9 @@ class DecomposeReport:
     def __str__(self) -> str:
         most = "" if self.most_calls is None else f" of at most {self.most_calls}"
         head = f"{self.answered} parts answered, {self.open} open; {self.calls} calls{most}, {self.cost}"
-        stopped = [] if self.stopped is None else [f"stopped: {_short(self.stopped, 160)}"]
+        stopped = [] if self.stopped is None else [f"stopped: {short(self.stopped, 160)}"]
         return "\n".join([head, *stopped, *self.root.lines()])
 
 
 def _plain(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def _written(value: Any) -> Any:
-    plain = jsonable(value)
-    try:
-        json.dumps(plain)
-    except (ValueError, RecursionError):  # a number of thousands of digits, a value within itself
-        return f"({type(value).__name__})"
-    return plain
-
-
-def _short(value: Any, limit: int = 40) -> str:
-    """In one printable line: what a model wrote draws nothing in a terminal."""
-    try:
-        text = value if isinstance(value, str) else repr(value)
-    except Exception:  # a number of thousands of digits, an object of the application's own
-        text = f"({type(value).__name__})"
-    text = "".join(each if each.isprintable() else " " for each in text[: 4 * limit])
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

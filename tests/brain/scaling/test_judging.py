@@ -16,24 +16,9 @@ from brain.asking import Asker, Query, Solution
 from brain.scaling import judge, refine, vote
 from brain.testing import FakeEndpoint, SimulatedJudge, SimulatedModel
 
+from .saying import Said
+
 PRICE = Price("0.40", "1.60")
-
-
-class Said(Asker):
-    """Says what it is told, sample by sample; what is an exception is a failure."""
-
-    def __init__(self, *says: Any) -> None:
-        self.says = says
-
-    @property
-    def name(self) -> str:
-        return "said"
-
-    async def ask(self, query: Query) -> Solution[Any]:
-        said = self.says[int(query.path.rpartition(" ")[2]) - 1]
-        if isinstance(said, Exception):
-            return Solution(None, str(said), failure=said, source=self.name, tab=query.tab)
-        return Solution(said, source=self.name, tab=query.tab)
 
 
 def larger(text: str) -> str:
